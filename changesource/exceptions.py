@@ -1,0 +1,159 @@
+"""Every error that zerosource raises on purpose, as one tree.
+
+Each class's docstring is its default message. ``code`` is stable and appears in logs and in the admin;
+``retryable`` says whether the same call may succeed later without anybody's help; ``remedy`` is what an
+operator can do.
+"""
+
+from __future__ import annotations
+
+
+class ZerosourceError(Exception):
+    """Something went wrong in zerosource."""
+
+    code = "ZS000"
+    retryable = False
+    remedy = "Report this, with the log lines around it."
+
+    def __init__(self, message: str = "", *, remedy: str = "") -> None:
+        super().__init__(message or (type(self).__doc__ or "").strip())
+        if remedy:
+            self.remedy = remedy
+
+    @property
+    def message(self) -> str:
+        """The problem alone, without code and remedy."""
+        return str(self.args[0])
+
+    def __str__(self) -> str:
+        return f"{self.code} {self.message} {self.remedy}".rstrip()
+
+
+class SettingError(ZerosourceError):
+    """A setting has a wrong value."""
+
+    code = "ZS101"
+    remedy = "Correct the environment variable that the message names and start again."
+
+
+class ConfigurationUnavailable(ZerosourceError):
+    """The schema or the table mappings could not be loaded."""
+
+    code = "ZS102"
+    retryable = True
+    remedy = "Check that SCHEMA_URL/SCHEMA_FILE and TABLE_MAPPINGS_URL/TABLE_MAPPINGS_FILE can be read from here."
+
+
+class MappingError(ZerosourceError):
+    """A table mapping is not valid."""
+
+    code = "ZS110"
+    remedy = ""
+
+    def __init__(self, place: str, problem: str) -> None:
+        """``place`` is the dotted path of the key at fault, such as ``tables.message.columns.id.type``."""
+        super().__init__(f"{place}: {problem}")
+        self.place = place
+        self.problem = problem
+
+
+class RequestRefused(ZerosourceError):
+    """The connection asked for something that cannot be served."""
+
+    code = "ZS120"
+    remedy = "Correct ZERO_UPSTREAM_DB, ZERO_APP_ID or ZERO_APP_PUBLICATIONS of that zero-cache."
+
+
+class UnknownPublication(RequestRefused):
+    """A publication that was asked for does not exist."""
+
+    code = "ZS121"
+    remedy = "Create the publication in the admin, or correct ZERO_APP_PUBLICATIONS of that zero-cache."
+
+
+class ResetRequired(ZerosourceError):
+    """The replica's position cannot be served any more."""
+
+    code = "ZS200"
+    remedy = "zero-cache exits with code 14 and syncs anew when its supervisor starts it again."
+
+
+class WatermarkInvalid(ResetRequired):
+    """The watermark is not one of ours."""
+
+    code = "ZS201"
+
+
+class HistoryLost(ResetRequired):
+    """MongoDB's oplog no longer holds the changes after the position."""
+
+    code = "ZS202"
+    remedy = "The replica syncs anew. If this happens often, enlarge the oplog."
+
+
+class FingerprintChanged(ResetRequired):
+    """The mappings of the replica's tables changed since it was synced."""
+
+    code = "ZS203"
+
+
+class WatermarkInFuture(ResetRequired):
+    """The watermark is later than anything MongoDB has: it was restored, or is another one."""
+
+    code = "ZS204"
+
+
+class SourceUnavailable(ZerosourceError):
+    """MongoDB did not answer."""
+
+    code = "ZS300"
+    retryable = True
+    remedy = "Retried until MongoDB is back; check MONGODB_URI and the network if it is not."
+
+
+class CursorLost(SourceUnavailable):
+    """A cursor on MongoDB is gone; it is opened anew."""
+
+    code = "ZS301"
+    remedy = "Nothing to do: the read goes on after the last document that was seen."
+
+
+class ReplyTooLarge(SourceUnavailable):
+    """A reply of MongoDB was larger than a message may be; it is read again in smaller batches."""
+
+    code = "ZS302"
+    remedy = "Nothing to do."
+
+
+class SourceRefused(ZerosourceError):
+    """MongoDB refused a command."""
+
+    code = "ZS310"
+    remedy = "Read MongoDB's own words in the message."
+
+
+class PrivilegeMissing(SourceRefused):
+    """The MongoDB user lacks a privilege."""
+
+    code = "ZS311"
+    remedy = "Grant it: db.grantRolesToUser(USER, [{role: 'readWrite', db: DATABASE}])."
+
+
+class NotReplicaSet(SourceRefused):
+    """MongoDB runs as a standalone server, which has no change streams."""
+
+    code = "ZS312"
+    remedy = "Start mongod with --replSet and run rs.initiate() once."
+
+
+class RowRejected(ZerosourceError):
+    """A document gives no valid row."""
+
+    code = "ZS400"
+    remedy = "Correct the document, make the column optional, or change its type."
+
+    def __init__(self, column: str, reason: str) -> None:
+        """``column`` is the column at fault; ``reason`` says why, without the document's contents."""
+        super().__init__(f"column {column}: {reason}")
+        self.column = column
+        self.reason = reason

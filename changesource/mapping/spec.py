@@ -1,0 +1,55 @@
+"""What a mapping says, as frozen values: the form between the admin, the JSON files and the compiler."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json]"
+ColumnType = Literal["string", "number", "boolean", "json"]
+IdType = Literal["", "objectId", "string", "number", "uuid", "date"]
+ErrorPolicy = Literal["coerce", "skip", "stop"]
+
+
+@dataclass(frozen=True)
+class ColumnSpec:
+    """One column of a Zero table.
+
+    ``path`` is the dotted path of the field that it shows, such as ``_id`` or ``address.city``.
+    """
+
+    name: str
+    type: ColumnType
+    path: str
+    optional: bool = False
+
+
+@dataclass(frozen=True)
+class TableSpec:
+    """One Zero table and where its rows come from.
+
+    ``filter`` is a MongoDB filter in extended JSON; ``id_type`` is the BSON type of the collection's ``_id``
+    ("" while it is not known); ``pipeline`` is a list of aggregation stages.
+    """
+
+    name: str
+    collection: str
+    columns: tuple[ColumnSpec, ...]
+    primary_key: tuple[str, ...]
+    filter: dict[str, Json] = field(default_factory=dict)
+    pipeline: tuple[Json, ...] = ()
+    id_type: IdType = ""
+    error_policy: ErrorPolicy = "coerce"
+    enabled: bool = True
+    description: str = ""
+
+
+@dataclass(frozen=True)
+class Specification:
+    """All tables and publications: what one ``MappingRevision`` holds.
+
+    ``publications`` maps a publication's name to the names of its tables.
+    """
+
+    tables: tuple[TableSpec, ...] = ()
+    publications: dict[str, tuple[str, ...]] = field(default_factory=dict)
