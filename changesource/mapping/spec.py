@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json]"
+Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 ColumnType = Literal["string", "number", "boolean", "json"]
 IdType = Literal["", "objectId", "string", "number", "uuid", "date"]
 ErrorPolicy = Literal["coerce", "skip", "stop"]

@@ -1,0 +1,30 @@
+"""Waiting between tries: exponential, with jitter, so that many processes do not come back at once."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from dataclasses import dataclass
+
+
+@dataclass
+class Backoff:
+    """Seconds between tries double from ``first`` to ``longest``; each wait is half of that to all of it."""
+
+    first: float = 0.1
+    longest: float = 10.0
+    tries: int = 0
+
+    def next_delay(self) -> float:
+        """Return how long to wait now, in seconds, and count the try."""
+        limit = min(self.longest, self.first * 2 ** min(self.tries, 30))
+        self.tries += 1
+        return limit * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, guards nothing
+
+    async def wait(self) -> None:
+        """Wait before the next try."""
+        await asyncio.sleep(self.next_delay())
+
+    def reset(self) -> None:
+        """A try succeeded."""
+        self.tries = 0

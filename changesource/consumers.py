@@ -1,0 +1,65 @@
+"""The WebSocket that zero-cache connects to."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from channels.generic.websocket import AsyncWebsocketConsumer
+
+from changesource.exceptions import ZerosourceError
+from changesource.protocol.request import StreamRequest, acked_watermark
+from changesource.services.runtime import runtime
+from changesource.services.session import ReplicaSession
+
+logger = logging.getLogger(__name__)
+CLOSE_SERVICE_RESTART = 1012
+
+
+class ChangeStreamConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # the package has no types
+    """Streams one replica's changes. All sending is done by a task of its own, so that no handler ever waits."""
+
+    # The channel layer is read by one receiver a process (see ``services.subscriber``), not by each connection.
+    channel_layer_alias = "none"
+
+    session: ReplicaSession | None = None
+    task: asyncio.Task[None] | None = None
+
+    async def connect(self) -> None:
+        """Accept a request that can be served; refuse (HTTP 403) with the reason in the log."""
+        try:
+            request = StreamRequest.parse(self.scope["query_string"])
+            self.session = await runtime().session(request, self.send_frame)
+        except ZerosourceError as error:
+            logger.warning("connection refused", extra={"code": error.code, "why": str(error)})
+            await self.close()
+            return
+        await self.accept()
+        self.task = asyncio.create_task(self.serve(self.session), name=f"replica-{request.app_id}")
+
+    async def serve(self, session: ReplicaSession) -> None:
+        """Run the session; close the socket when it ends by itself."""
+        try:
+            await session.run()
+        except asyncio.CancelledError:
+            raise
+        except BaseException:
+            logger.exception("connection failed")
+            raise
+        finally:
+            await self.close(CLOSE_SERVICE_RESTART)
+
+    async def send_frame(self, frame: str) -> None:
+        """Send one frame; waits while the reader is slow, where the server tells (``serve`` does)."""
+        await self.base_send({"type": "websocket.send", "text": frame})
+
+    async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
+        """Take an ack; anything else is ignored."""
+        if self.session is not None and text_data and (watermark := acked_watermark(text_data)):
+            self.session.ack(watermark)
+
+    async def disconnect(self, code: int) -> None:
+        """End the session and wait until it has freed what it held."""
+        if self.task is not None:
+            self.task.cancel()
+            await asyncio.gather(self.task, return_exceptions=True)

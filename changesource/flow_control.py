@@ -1,0 +1,77 @@
+"""Daphne that waits for the socket: a frame is taken from the application only once the reader has room for it.
+
+Plain Daphne hands every frame to Twisted at once, so a snapshot for a slow reader piles up in memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from daphne.server import Server
+from twisted.internet.interfaces import IPushProducer
+from zope.interface import implementer
+
+
+@implementer(IPushProducer)
+class Drain:
+    """Told by a Twisted transport when its buffer is full and when it has room again."""
+
+    def __init__(self) -> None:
+        """Start with room."""
+        self._room = asyncio.Event()
+        self._room.set()
+
+    async def wait(self) -> None:
+        """Wait until there is room, or the connection is gone."""
+        await self._room.wait()
+
+    def pauseProducing(self) -> None:
+        """The buffer is full (64 KiB)."""
+        self._room.clear()
+
+    def resumeProducing(self) -> None:
+        """There is room."""
+        self._room.set()
+
+    def stopProducing(self) -> None:
+        """The connection is lost; nobody needs to wait any more."""
+        self._room.set()
+
+
+class FlowControlServer(Server):  # type: ignore[misc]  # the package has no types
+    """Daphne whose ``websocket.send`` waits while the reader is slow.
+
+    ``failure`` is why it could not listen, empty while all is well.
+    """
+
+    failure = ""
+
+    async def handle_reply(self, protocol: object, message: dict[str, object]) -> None:
+        """Pass a message on; for a WebSocket frame, wait until the transport has room."""
+        await super().handle_reply(protocol, message)
+        if message["type"] == "websocket.send":
+            await self._drain(protocol).wait()
+
+    def _drain(self, protocol: object) -> Drain:
+        details = self.connections.get(protocol, {})
+        drain = details.get("drain")
+        if drain is None:
+            drain = details["drain"] = Drain()
+            transport = getattr(protocol, "transport", None)
+            if transport is not None and not details.get("disconnected"):
+                # The HTTP side registered itself before the connection became a WebSocket.
+                transport.unregisterProducer()
+                transport.registerProducer(drain, True)
+        found: Drain = drain
+        return found
+
+    def protocol_disconnected(self, protocol: object) -> None:
+        """Note the end of a connection, and free whoever waits for its buffer."""
+        super().protocol_disconnected(protocol)
+        if drain := self.connections[protocol].get("drain"):
+            drain.stopProducing()
+
+    def listen_error(self, failure: object) -> None:
+        """Keep why the port could not be had, and stop."""
+        self.failure = getattr(failure, "getErrorMessage", lambda: str(failure))()
+        self.stop()

@@ -1,0 +1,34 @@
+"""``manage.py exportmappings``: write the table mappings as JSON."""
+
+from __future__ import annotations
+
+import json
+from argparse import ArgumentParser
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from changesource.mapping.formats import write_specification
+from changesource.store.mappings import read_draft
+
+
+class Command(BaseCommand):
+    """Writes all tables, disabled ones too, and all publications, in the form that importmappings reads."""
+
+    help = "Write the table mappings and publications, as they are edited, as JSON."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """--output."""
+        parser.add_argument("--output", metavar="FILE", type=Path, help="where to write; else to standard output")
+
+    def handle(self, *args: Any, output: Path | None, **options: Any) -> None:
+        """Write."""
+        text = json.dumps(write_specification(read_draft()), indent=2)
+        if output is None:
+            self.stdout.write(text)
+            return
+        try:
+            output.write_text(text + "\n", encoding="utf-8")
+        except OSError as exc:
+            raise CommandError(f"{output} cannot be written: {exc.strerror}") from exc

@@ -1,0 +1,27 @@
+"""``manage.py reloadmappings``: read SCHEMA_* and TABLE_MAPPINGS_* again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from changesource.conf import settings
+from changesource.exceptions import ZerosourceError
+from changesource.services.configuration import load_managed
+
+
+class Command(BaseCommand):
+    """Serves what the files and URLs give now, even where an earlier content came back."""
+
+    help = "Read SCHEMA_* and TABLE_MAPPINGS_* again and serve what they give, earlier contents included."
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Load."""
+        if not settings().has_managed_source:
+            raise CommandError("Neither SCHEMA_URL, SCHEMA_FILE, TABLE_MAPPINGS_URL nor TABLE_MAPPINGS_FILE is set.")
+        try:
+            revision = load_managed(again=True)
+        except ZerosourceError as exc:
+            raise CommandError(f"Nothing was changed. {exc}") from exc
+        self.stdout.write(f"serving {revision}" if revision else "nothing is served yet")

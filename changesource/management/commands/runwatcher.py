@@ -1,0 +1,46 @@
+"""``manage.py runwatcher``: watches MongoDB and publishes to the channel layer."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from changesource import conf
+from changesource.exceptions import ZerosourceError
+from changesource.services import startup
+from changesource.services.runtime import runtime
+
+
+class Command(BaseCommand):
+    """Watch MongoDB for all servers."""
+
+    help = "Watch MongoDB and publish its changes to the channel layer, for servers that run with --no-watcher."
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Watch until SIGTERM or SIGINT."""
+        chosen = conf.settings()
+        if not chosen.redis_url:
+            self.stderr.write("REDIS_URL is not set: nobody outside this process hears what it publishes.")
+        try:
+            startup.prepare_database()
+            startup.load_mappings(chosen)
+            asyncio.run(self._watch())
+        except ZerosourceError as error:
+            raise CommandError(str(error)) from error
+
+    async def _watch(self) -> None:
+        shared = runtime()
+        task = asyncio.create_task(shared.watch(), name="watcher")
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+        self.stdout.write("Watching.")
+        self.stdout.flush()
+        try:
+            await task
+        except asyncio.CancelledError:
+            pass
+        finally:
+            await shared.close()

@@ -1,0 +1,89 @@
+"""``manage.py serve``: the server with flow control and, unless told otherwise, the watcher."""
+
+from __future__ import annotations
+
+import os
+from argparse import ArgumentParser
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from changesource import conf
+from changesource.embedded import EmbeddedMongoDB
+from changesource.exceptions import SettingError, ZerosourceError
+from changesource.services import sample, startup
+
+LOOPBACK = "127.0.0.1"
+EVERYWHERE = "0.0.0.0"  # noqa: S104 - a server in a container must listen there
+
+
+class Command(BaseCommand):
+    """Serve replicas, the admin and the health pages."""
+
+    help = "Serve WebSocket clients and the admin, with flow control; runs the watcher too unless --no-watcher."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """Declare the options."""
+        parser.add_argument("--port", type=int, help="instead of PORT (3000)")
+        parser.add_argument("--host", help=f"address to listen on ({LOOPBACK} with DEBUG on, else {EVERYWHERE})")
+        parser.add_argument("--no-watcher", action="store_true", help="leave watching to runwatcher processes")
+        parser.add_argument("--sample-data", action="store_true", help="fill an empty database with the sample app")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Prepare what is missing, then serve until stopped."""
+        if options["port"]:
+            os.environ["PORT"] = str(options["port"])
+            conf.settings.cache_clear()
+        embedded = self._embedded()
+        try:
+            chosen = conf.settings()
+            self._prepare(chosen, sample_data=options["sample_data"])
+            host = options["host"] or (LOOPBACK if chosen.debug else EVERYWHERE)
+            self._serve(chosen, host, watch=not options["no_watcher"])
+        except ZerosourceError as error:
+            raise CommandError(str(error)) from error
+        finally:
+            if embedded:
+                embedded.stop()
+
+    def _embedded(self) -> EmbeddedMongoDB | None:
+        """Start the embedded MongoDB where DEBUG is on and no other is named."""
+        chosen = conf.settings()
+        if chosen.mongodb_uri:
+            return None
+        if not chosen.debug:
+            error = SettingError("MONGODB_URI is not set.", remedy="Set it to the URI of a MongoDB replica set.")
+            raise CommandError(str(error))
+        embedded = EmbeddedMongoDB(chosen.data_dir / "mongodb")
+        try:
+            embedded.start()
+        except SettingError as error:
+            raise CommandError(str(error)) from error
+        os.environ["MONGODB_URI"] = embedded.uri
+        conf.settings.cache_clear()
+        return embedded
+
+    def _prepare(self, chosen: conf.Settings, *, sample_data: bool) -> None:
+        startup.prepare_database()
+        if sample_data and sample.load(chosen):
+            self.stdout.write("Sample data: users, rooms, messages and accounts, and mappings for them.")
+        startup.load_mappings(chosen)
+        made = startup.first_admin(generate=chosen.debug)
+        if made:
+            self.stdout.write(f"Admin user {made[0]!r} with password {made[1]!r} (shown this once).")
+
+    def _serve(self, chosen: conf.Settings, host: str, *, watch: bool) -> None:
+        from changesource.services.server import ServingFailed, serve  # noqa: PLC0415 - chooses Twisted's reactor
+
+        def ready() -> None:
+            shown = "localhost" if host in (LOOPBACK, EVERYWHERE) else host
+            self.stdout.write(f"Admin          http://{shown}:{chosen.port}/admin/")
+            self.stdout.write(f"Change source  ws://{shown}:{chosen.port}/changes/v0/stream   (ZERO_UPSTREAM_DB)")
+            self.stdout.write(f"Health         http://{shown}:{chosen.port}/healthz")
+            self.stdout.flush()
+
+        try:
+            serve(chosen, host, watch=watch, ready=ready)
+        except ServingFailed as error:
+            remedy = "Another process may hold the port: stop it, or set PORT."
+            raise CommandError(f"{error}. {remedy if 'listen' in str(error) else ''}".rstrip()) from error

@@ -1,0 +1,122 @@
+"""BSON's order: values as plain tuples that Python compares and hashes as MongoDB compares the values."""
+
+from __future__ import annotations
+
+import math
+import uuid
+from datetime import datetime
+
+from bson.binary import Binary
+from bson.code import Code
+from bson.datetime_ms import DatetimeMS
+from bson.dbref import DBRef
+from bson.decimal128 import Decimal128
+from bson.int64 import Int64
+from bson.max_key import MaxKey
+from bson.min_key import MinKey
+from bson.objectid import ObjectId
+from bson.regex import Regex
+from bson.timestamp import Timestamp
+from bson.tz_util import utc
+
+from changesource.mapping.paths import Missing, as_document
+
+# In the driver's own time zone object: two dates that share it are subtracted twice as fast.
+EPOCH = datetime(1970, 1, 1, tzinfo=utc)
+
+NULL = 5
+NUMBER = 10
+STRING = 15
+OBJECT = 20
+ARRAY = 25
+BINARY = 30
+OBJECT_ID = 35
+BOOLEAN = 40
+DATE = 45
+TIMESTAMP = 47
+
+# The classes in which values compare with each other at all, in BSON's order. A symbol reaches us as a string.
+_CLASSES: dict[type, int] = {
+    MinKey: -1,
+    Missing: 0,
+    type(None): NULL,
+    int: NUMBER,
+    Int64: NUMBER,
+    float: NUMBER,
+    Decimal128: NUMBER,
+    str: STRING,
+    dict: OBJECT,
+    DBRef: OBJECT,
+    list: ARRAY,
+    bytes: BINARY,
+    Binary: BINARY,
+    uuid.UUID: BINARY,
+    ObjectId: OBJECT_ID,
+    bool: BOOLEAN,
+    datetime: DATE,
+    DatetimeMS: DATE,
+    Timestamp: TIMESTAMP,
+    Regex: 50,
+    Code: 60,
+    MaxKey: 127,
+}
+
+
+def bson_class(value: object) -> int:
+    """The class of BSON types that ``value`` belongs to; only values of one class compare in a query."""
+    found = _CLASSES.get(type(value))
+    if found is None:
+        found = next((_CLASSES[base] for base in type(value).__mro__ if base in _CLASSES), None)
+        if found is None:
+            raise TypeError(f"{type(value).__name__} is no BSON type")
+    return found
+
+
+def milliseconds(value: datetime | DatetimeMS) -> int:
+    """A BSON date as milliseconds since the epoch."""
+    if isinstance(value, DatetimeMS):
+        return int(value)
+    since = value - EPOCH
+    # By parts: dividing by a timedelta takes three times as long.
+    return since.days * 86_400_000 + since.seconds * 1000 + since.microseconds // 1000
+
+
+def order_key(value: object) -> tuple[object, ...]:  # noqa: PLR0911 - one for each class
+    """``value`` as a tuple that begins with its class: tuples of one class compare and hash as the values do.
+
+    Numbers of all types compare exactly, NaN equals NaN and is the least; strings compare as their UTF-8 does
+    (which is the order of code points), documents field by field in their order. Values of the classes that no
+    filter can name (regular expressions, code) have no more than their class.
+    """
+    kind = bson_class(value)
+    if kind in (STRING, BOOLEAN):
+        return (kind, value)
+    if kind == NUMBER:
+        return _number_key(value)
+    if kind == ARRAY and isinstance(value, list):
+        return (kind, tuple(map(order_key, value)))
+    if kind == OBJECT:
+        fields = ((name, order_key(inner)) for name, inner in (as_document(value) or {}).items())
+        # MongoDB compares the classes of two fields before their names.
+        return (kind, tuple((key[0], name, key[1:]) for name, key in fields))
+    if isinstance(value, uuid.UUID):
+        return (kind, 16, 4, value.bytes)
+    if isinstance(value, bytes):
+        return (kind, len(value), value.subtype if isinstance(value, Binary) else 0, bytes(value))
+    if isinstance(value, ObjectId):
+        return (kind, value.binary)
+    if isinstance(value, datetime | DatetimeMS):
+        return (kind, milliseconds(value))
+    if isinstance(value, Timestamp):
+        return (kind, value.time, value.inc)
+    return (kind,)
+
+
+def _number_key(value: object) -> tuple[object, ...]:
+    if isinstance(value, Decimal128):
+        exact = value.to_decimal()
+        return NAN_KEY if exact.is_nan() else (NUMBER, 1, exact)
+    return NAN_KEY if isinstance(value, float) and math.isnan(value) else (NUMBER, 1, value)
+
+
+NAN_KEY = (NUMBER, 0)

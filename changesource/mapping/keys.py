@@ -1,0 +1,141 @@
+"""Primary keys: an image of `_id` that differs wherever `_id` differs, within one BSON type.
+
+MongoDB holds that 1, 1.0 and the decimal 1 are one `_id`, so numbers are one type here, and give one key.
+"""
+
+from __future__ import annotations
+
+import math
+import uuid
+from collections.abc import Callable
+from datetime import datetime
+from decimal import Decimal
+from typing import TypeAlias, TypeVar, cast
+
+from bson.datetime_ms import DatetimeMS
+from bson.decimal128 import Decimal128
+from bson.int64 import Int64
+from bson.objectid import ObjectId
+
+from changesource.mapping.comparison import milliseconds
+from changesource.mapping.paths import is_unicode
+from changesource.mapping.spec import ColumnType, IdType
+from changesource.mapping.values import MAX_SAFE_INTEGER, REPLACEMENT, float_text, iso_text, type_name
+
+T = TypeVar("T")
+Key: TypeAlias = str | int | float
+Image: TypeAlias = Callable[[object], Key]
+
+KEY_TYPES: dict[ColumnType, tuple[IdType, ...]] = {
+    "string": ("objectId", "string", "number", "uuid", "date"),
+    "number": ("number", "date"),
+}
+"""The types of key columns, and the types of `_id` that each can hold."""
+
+# No double reaches this far, so no other `_id` is equal to a decimal beyond it.
+_DOUBLE_EXPONENT = 308
+_NOT_FINITE = "_id is not a finite number"
+
+
+def compile_key(id_type: IdType, column_type: ColumnType) -> Callable[[object], Key]:
+    """A function from `_id` to the key column's value; it raises ``ValueError`` with the reason.
+
+    With ``id_type`` "" any type goes that the column can hold, so `1` and `"1"` may meet in a string column.
+    """
+    declared = (id_type,) if id_type else KEY_TYPES[column_type]
+    images = {kind: image for kind, (own, image) in _IMAGES[column_type].items() if own in declared}
+
+    def key(document_id: object) -> Key:
+        image = images.get(type(document_id))
+        if image is None:
+            wanted = f"declared is {id_type}" if id_type else f"a {column_type} key column takes {', '.join(declared)}"
+            raise ValueError(f"_id is of type {type_name(document_id)}, {wanted}")
+        return image(document_id)
+
+    return key
+
+
+def _exact_text(value: str) -> str:
+    if "\0" in value or not is_unicode(value):
+        raise ValueError("_id holds U+0000 or a lone surrogate, which cannot be sent")
+    if REPLACEMENT in value:
+        # The decoder puts U+FFFD for every byte that is no UTF-8, so two such ids could give one key.
+        raise ValueError("_id holds U+FFFD, which may stand for bytes that are no UTF-8")
+    return value
+
+
+def _exact_number(value: float | Decimal128) -> int | float:
+    """The number itself: as an int where it has no fraction, else as a double."""
+    if isinstance(value, Decimal128):
+        return _exact_decimal(value.to_decimal())
+    if isinstance(value, int):
+        return int(value)
+    if not math.isfinite(value):
+        raise ValueError(_NOT_FINITE)
+    return int(value) if value.is_integer() else value
+
+
+def _exact_decimal(value: Decimal) -> int | float:
+    if not value.is_finite():
+        raise ValueError(_NOT_FINITE)
+    if value.adjusted() > _DOUBLE_EXPONENT:
+        raise ValueError("_id is a decimal beyond the range of a double")
+    if value == value.to_integral_value():
+        return int(value)
+    number = float(value)
+    # Exact: Python compares a decimal with a double by their true values.
+    if value != number:
+        raise ValueError("_id is a decimal that no double holds exactly")
+    return number
+
+
+def _number_text(value: float | Decimal128) -> str:
+    number = _exact_number(value)
+    return str(number) if isinstance(number, int) else float_text(number)
+
+
+def _number(value: float | Decimal128) -> int | float:
+    number = _exact_number(value)
+    return _safe(number) if isinstance(number, int) else number
+
+
+def _date_number(value: datetime | DatetimeMS) -> int:
+    return _safe(milliseconds(value))
+
+
+def _safe(number: int) -> int:
+    if -MAX_SAFE_INTEGER <= number <= MAX_SAFE_INTEGER:
+        return number
+    raise ValueError("_id is beyond 2^53 - 1, which a number column cannot hold exactly; use a string column")
+
+
+def _on(kind: type[T], id_type: IdType, image: Callable[[T], Key]) -> tuple[type, tuple[IdType, Image]]:
+    # The cast is sound, since compile_key hands over values of exactly this type.
+    return kind, (id_type, cast("Image", image))
+
+
+_IMAGES: dict[ColumnType, dict[type, tuple[IdType, Image]]] = {
+    "string": dict(
+        (
+            _on(ObjectId, "objectId", str),
+            _on(str, "string", _exact_text),
+            _on(uuid.UUID, "uuid", str),
+            _on(int, "number", _number_text),
+            _on(Int64, "number", _number_text),
+            _on(float, "number", _number_text),
+            _on(Decimal128, "number", _number_text),
+            _on(datetime, "date", iso_text),
+            _on(DatetimeMS, "date", iso_text),
+        )
+    ),
+    "number": dict(
+        (
+            _on(int, "number", _number),
+            _on(Int64, "number", _number),
+            _on(float, "number", _number),
+            _on(Decimal128, "number", _number),
+            _on(datetime, "date", _date_number),
+            _on(DatetimeMS, "date", _date_number),
+        )
+    ),
+}

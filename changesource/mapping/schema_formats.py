@@ -1,0 +1,171 @@
+"""The JSON forms of a Zero schema: keyed by table, Zero's own ``createSchema``, and a list of protocol table specs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, TypeAlias, get_args
+
+from changesource.exceptions import MappingError
+
+from .json_reading import boolean, known_keys, names, obj, one_of, text
+from .spec import ColumnType, Json
+
+COLUMN_TYPES: Final[tuple[ColumnType, ...]] = get_args(ColumnType)
+PROTOCOL_TYPES: Final[dict[str, ColumnType]] = {
+    "text": "string",
+    "float8": "number",
+    "int8": "number",
+    "boolean": "boolean",
+    "json": "json",
+}
+
+
+@dataclass(frozen=True)
+class SchemaColumn:
+    """A column; ``name`` is the upstream's name for it, ``alias`` the client's, mostly the same."""
+
+    name: str
+    alias: str
+    type: ColumnType
+    optional: bool
+
+
+@dataclass(frozen=True)
+class SchemaTable:
+    """A table; ``name`` is the upstream's name for it, ``alias`` the client's, mostly the same. ``primary_key`` holds
+    columns by their upstream names."""
+
+    name: str
+    alias: str
+    columns: tuple[SchemaColumn, ...]
+    primary_key: tuple[str, ...]
+
+    def server_name(self, column: str) -> str:
+        """The upstream's name of a column given by either name; an unknown one as it is."""
+        return next((c.name for c in self.columns if column in (c.alias, c.name)), column)
+
+
+Schema: TypeAlias = tuple[SchemaTable, ...]
+
+
+def is_schema(data: Json) -> bool:
+    """Whether ``data`` is one of the schema forms, rather than mappings."""
+    if isinstance(data, list):
+        return True
+    if not isinstance(data, dict) or not data:
+        return False
+    tables = data["tables"] if _is_create_schema(data) else data
+    entries = list(tables.values()) if isinstance(tables, dict) else []
+    return bool(entries) and all(
+        isinstance(entry, dict)
+        and ("name" in entry or "tableName" in entry)
+        and not {"collection", "source"} & set(entry)
+        for entry in entries
+    )
+
+
+def read_schema(data: Json) -> Schema:
+    """The schema in ``data``, in whichever form. Raises ``MappingError``; places begin with ``schema``."""
+    if isinstance(data, list):
+        tables = [_protocol_table(f"schema.{index}", entry) for index, entry in enumerate(data)]
+    else:
+        top = obj("schema", data)
+        if _is_create_schema(top):
+            # The rest (relationships and the like) concerns clients alone.
+            entries = obj("schema.tables", top["tables"])
+            tables = [_zero_table(f"schema.{name}", name, entry) for name, entry in entries.items()]
+        else:
+            tables = [_keyed_table(f"schema.{name}", name, entry) for name, entry in top.items()]
+    for table in tables:
+        if [other.name for other in tables].count(table.name) > 1:
+            raise MappingError(f"schema.{table.alias}", f"the table {table.name!r} is given twice")
+    return tuple(tables)
+
+
+def _is_create_schema(top: dict[str, Json]) -> bool:
+    """Whether tables are under ``tables``; a table may also be called so."""
+    tables = top.get("tables")
+    return isinstance(tables, dict) and not isinstance(tables.get("tableName"), str)
+
+
+def _keyed_table(place: str, key: str, data: Json) -> SchemaTable:
+    """``{"tableName": ..., "columns": {NAME: {"type", "optional"}}, "primaryKey": [...]}``."""
+    entry = obj(place, data)
+    known_keys(place, entry, ("tableName", "columns", "primaryKey", "relationships"))
+    columns = []
+    for name, value in _columns(place, entry).items():
+        at = f"{place}.columns.{name}"
+        column = obj(at, value)
+        known_keys(at, column, ("type", "optional"))
+        columns.append(_column(at, name, column))
+    return _table(place, text(f"{place}.tableName", entry.get("tableName", key)), key, columns, entry)
+
+
+def _zero_table(place: str, key: str, data: Json) -> SchemaTable:
+    """As ``createSchema`` gives it: ``serverName`` is the upstream's name, of tables and columns alike."""
+    entry = obj(place, data)
+    columns = [
+        _column(f"{place}.columns.{name}", name, obj(f"{place}.columns.{name}", value))
+        for name, value in _columns(place, entry).items()
+    ]
+    alias = text(f"{place}.name", entry.get("name", key))
+    return _table(place, text(f"{place}.serverName", entry.get("serverName", alias)), alias, columns, entry)
+
+
+def _protocol_table(place: str, data: Json) -> SchemaTable:
+    """As zero-cache is told of a table; columns are in the order of ``pos``."""
+    entry = obj(place, data)
+    known_keys(place, entry, ("schema", "name", "primaryKey", "columns"))
+    if entry.get("schema", "public") != "public":
+        raise MappingError(f"{place}.schema", "must be 'public'")
+    if "name" not in entry:
+        raise MappingError(f"{place}.name", "is missing")
+    name = text(f"{place}.name", entry["name"])
+    place = f"schema.{name}"
+    placed: list[tuple[float, SchemaColumn]] = []
+    for column_name, value in _columns(place, entry).items():
+        at = f"{place}.columns.{column_name}"
+        column = obj(at, value)
+        # The last four are zero-cache's own details of PostgreSQL columns.
+        details = ("characterMaximumLength", "dflt", "pgTypeClass", "elemPgTypeClass")
+        known_keys(at, column, ("pos", "dataType", "notNull", *details))
+        type_ = PROTOCOL_TYPES[one_of(f"{at}.dataType", column.get("dataType"), tuple(PROTOCOL_TYPES))]
+        not_null = column.get("notNull")
+        optional = True if not_null is None else not boolean(f"{at}.notNull", not_null)
+        pos = column.get("pos", len(placed))
+        if isinstance(pos, bool) or not isinstance(pos, int | float):
+            raise MappingError(f"{at}.pos", "must be a number")
+        placed.append((pos, SchemaColumn(column_name, column_name, type_, optional)))
+    return _table(place, name, name, [column for _, column in sorted(placed, key=lambda pair: pair[0])], entry)
+
+
+def _columns(place: str, entry: dict[str, Json]) -> dict[str, Json]:
+    if "columns" not in entry:
+        raise MappingError(f"{place}.columns", "is missing")
+    return obj(f"{place}.columns", entry["columns"])
+
+
+def _column(place: str, name: str, entry: dict[str, Json]) -> SchemaColumn:
+    if "type" not in entry:
+        raise MappingError(f"{place}.type", "is missing")
+    return SchemaColumn(
+        name=text(f"{place}.serverName", entry.get("serverName", name)),
+        alias=name,
+        type=one_of(f"{place}.type", entry["type"], COLUMN_TYPES),
+        optional=boolean(f"{place}.optional", entry.get("optional", False)),
+    )
+
+
+def _table(place: str, name: str, alias: str, columns: list[SchemaColumn], entry: dict[str, Json]) -> SchemaTable:
+    """The table, once its columns are told apart and its key is made of them."""
+    for column in columns:
+        if [other.name for other in columns].count(column.name) > 1:
+            raise MappingError(f"{place}.columns.{column.alias}", f"the column {column.name!r} is given twice")
+    if "primaryKey" not in entry:
+        raise MappingError(f"{place}.primaryKey", "is missing")
+    table = SchemaTable(name, alias, tuple(columns), ())
+    key = tuple(table.server_name(column) for column in names(f"{place}.primaryKey", entry["primaryKey"]))
+    for column_name in key:
+        if column_name not in {column.name for column in columns}:
+            raise MappingError(f"{place}.primaryKey", f"there is no column {column_name!r}")
+    return SchemaTable(name, alias, tuple(columns), key)

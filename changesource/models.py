@@ -1,0 +1,334 @@
+"""What operators keep in the database, and the state that the daemons leave there for them to see.
+
+Configuration (``TableMapping``, ``ColumnMapping``, ``Publication``, ``ApiKey``) is written by operators,
+``MappingRevision`` by publishing, state (``Watermark``, ``RowError``, ``Lease``, ``ManagedContent``) by the daemons.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import cast
+
+from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
+from django.db import models
+from django.utils import timezone
+
+from .exceptions import MappingError
+from .fields import OrderedJSONField
+from .mapping.rows import compile_table
+from .mapping.spec import ColumnSpec, ColumnType, ErrorPolicy, IdType, TableSpec
+
+MANAGED_HELP = "Where the mapping comes from. Managed mappings are edited there; empty: made here, and edited here."
+# Where the compiler speaks of a key of the JSON form, the admin shows it at this field.
+FIELD_OF_KEY = {
+    "name": "name",
+    "collection": "collection",
+    "filter": "filter",
+    "pipeline": "pipeline",
+    "primaryKey": "primary_key",
+    "primary_key": "primary_key",
+    "idType": "id_type",
+    "id_type": "id_type",
+    "errorPolicy": "error_policy",
+    "error_policy": "error_policy",
+}
+
+
+class TableMapping(models.Model):
+    """One Zero table and where its rows come from: a draft, until it is published."""
+
+    class IdKind(models.TextChoices):
+        """The BSON type of a collection's ``_id``."""
+
+        UNKNOWN = "", "found out when published"
+        OBJECT_ID = "objectId", "ObjectId"
+        STRING = "string", "string"
+        NUMBER = "number", "number"
+        UUID = "uuid", "UUID"
+        DATE = "date", "date"
+
+    class Policy(models.TextChoices):
+        """What becomes of a value that its column cannot hold."""
+
+        COERCE = "coerce", "convert it, or send null where the column is optional; else leave the row out"
+        SKIP = "skip", "leave the row out"
+        STOP = "stop", "stop the stream"
+
+    name = models.CharField(
+        unique=True, help_text="The table's name in Zero. Another name is another table: replicas sync anew."
+    )
+    collection = models.CharField(help_text="The MongoDB collection that is shown. An edit makes replicas sync anew.")
+    filter = OrderedJSONField(
+        default=dict,
+        blank=True,
+        help_text="A MongoDB filter in extended JSON; {} takes every document. An edit makes replicas sync anew.",
+    )
+    pipeline = OrderedJSONField(
+        default=list,
+        blank=True,
+        help_text="Aggregation stages; [] for none. Not supported yet: leave it at [].",
+    )
+    primary_key = OrderedJSONField(
+        default=list,
+        help_text='The columns that tell a row, such as ["id"]. For now one column with the path _id. '
+        "An edit makes replicas sync anew.",
+    )
+    id_type = models.CharField(
+        "type of _id",
+        choices=IdKind.choices,
+        default=IdKind.UNKNOWN,
+        blank=True,
+        help_text="Documents whose _id has another type are listed as row errors. An edit makes replicas sync anew.",
+    )
+    error_policy = models.CharField(
+        choices=Policy.choices,
+        default=Policy.COERCE,
+        help_text="What becomes of a value that its column cannot hold. An edit makes replicas sync anew.",
+    )
+    enabled = models.BooleanField(
+        default=True,
+        help_text="Whether the table is served. Switching it makes the replicas that have, or would get, it sync anew.",
+    )
+    description = models.TextField(default="", blank=True, help_text="For people; an edit changes nothing else.")
+    managed_by = models.CharField(default="", blank=True, editable=False, help_text=MANAGED_HELP)
+
+    # The form, if any, that checks the mapping together with its columns, which are saved after it.
+    checked_by: object = None
+
+    class Meta:
+        ordering = ("name",)
+
+    def __str__(self) -> str:
+        """The table's name."""
+        return self.name
+
+    def table_spec(self, columns: Iterable[ColumnMapping]) -> TableSpec:
+        """This mapping with these columns, as the value that the compiler takes.
+
+        Raises ``MappingError`` where a JSON field holds another kind of JSON.
+        """
+        place = f"tables.{self.name}"
+        if not isinstance(self.filter, dict):
+            raise MappingError(f"{place}.filter", "must be an object")
+        if not isinstance(self.pipeline, list):
+            raise MappingError(f"{place}.pipeline", "must be a list of stages")
+        key = self.primary_key
+        if not isinstance(key, list) or not all(isinstance(column, str) for column in key):
+            raise MappingError(f"{place}.primaryKey", "must be a list of columns' names")
+        return TableSpec(
+            name=self.name,
+            collection=self.collection,
+            columns=tuple(column.column_spec() for column in columns),
+            primary_key=tuple(key),
+            filter=self.filter,
+            pipeline=tuple(self.pipeline),
+            id_type=cast(IdType, self.id_type),
+            error_policy=cast(ErrorPolicy, self.error_policy),
+            enabled=self.enabled,
+            description=self.description,
+        )
+
+    def clean(self) -> None:
+        """Refuse what the compiler refuses, in its words. A new mapping is checked once it has columns."""
+        if self.checked_by is not None or self.pk is None:
+            return
+        try:
+            compile_table(self.table_spec(self.columns.all()))
+        except MappingError as error:
+            raise ValidationError({self.field_at_fault(error): str(error.problem)}) from error
+
+    def field_at_fault(self, error: MappingError) -> str:
+        """The field of this model that the error's place speaks of, or the key of errors of the whole."""
+        key = error.place.removeprefix(f"tables.{self.name}").lstrip(".").partition(".")[0]
+        return FIELD_OF_KEY.get(key, NON_FIELD_ERRORS)
+
+
+class ColumnMapping(models.Model):
+    """One column of a Zero table."""
+
+    class Kind(models.TextChoices):
+        """The types that Zero knows."""
+
+        STRING = "string", "string"
+        NUMBER = "number", "number"
+        BOOLEAN = "boolean", "boolean"
+        JSON = "json", "json"
+
+    table = models.ForeignKey(TableMapping, on_delete=models.CASCADE, related_name="columns")
+    name = models.CharField(help_text="The column's name in Zero. An edit makes replicas sync anew.")
+    type = models.CharField(
+        choices=Kind.choices,
+        default=Kind.STRING,
+        help_text="The column's type in Zero; dates are numbers (milliseconds). An edit makes replicas sync anew.",
+    )
+    path = models.CharField(
+        help_text="The dotted path of the field that is shown, such as _id or address.city. "
+        "An edit makes replicas sync anew."
+    )
+    optional = models.BooleanField(
+        default=False,
+        help_text="Whether null is allowed: for a field that is missing or null. An edit makes replicas sync anew.",
+    )
+    position = models.PositiveIntegerField(default=0, help_text="The column's place in the table, from 0.")
+
+    class Meta:
+        ordering = ("position", "id")
+        constraints = (models.UniqueConstraint(fields=("table", "name"), name="column_once_a_table"),)
+
+    def __str__(self) -> str:
+        """The column's name."""
+        return self.name
+
+    def column_spec(self) -> ColumnSpec:
+        """This column as the value that the compiler takes."""
+        return ColumnSpec(name=self.name, type=cast(ColumnType, self.type), path=self.path, optional=self.optional)
+
+
+class Publication(models.Model):
+    """A named set of tables, which a zero-cache asks for by ZERO_APP_PUBLICATIONS."""
+
+    name = models.CharField(
+        unique=True,
+        help_text="What ZERO_APP_PUBLICATIONS of a zero-cache names. Renamed, it is refused until it follows.",
+    )
+    tables = models.ManyToManyField(
+        TableMapping,
+        related_name="publications",
+        blank=True,
+        help_text="The tables that such a zero-cache gets. An edit makes its replicas sync anew.",
+    )
+    managed_by = models.CharField(default="", blank=True, editable=False, help_text=MANAGED_HELP)
+
+    class Meta:
+        ordering = ("name",)
+
+    def __str__(self) -> str:
+        """The publication's name."""
+        return self.name
+
+
+class MappingRevision(models.Model):
+    """What was published: the latest one is served."""
+
+    number = models.BigAutoField(primary_key=True, help_text="Rises with each publishing.")
+    specification = OrderedJSONField(
+        help_text="The enabled tables and the publications, as exportmappings writes them."
+    )
+    fingerprints = OrderedJSONField(
+        help_text="A short hash for each table of all that decides what is sent for it; another one is a sync anew."
+    )
+    content_hash = models.CharField(help_text="The hash of the specification.")
+    created_at = models.DateTimeField(default=timezone.now, help_text="When it was published.")
+    created_by = models.CharField(default="", blank=True, help_text="Who or what published it.")
+    note = models.TextField(default="", blank=True, help_text="Why.")
+
+    class Meta:
+        ordering = ("-number",)
+
+    def __str__(self) -> str:
+        """Its number."""
+        return f"revision {self.number}"
+
+
+class ManagedContent(models.Model):
+    """A content of SCHEMA_* and TABLE_MAPPINGS_* that was loaded once, so that it is known when it comes again."""
+
+    content_hash = models.CharField(unique=True, help_text="The hash of the content.")
+    loaded_from = models.CharField(help_text="Where it was read.")
+    loaded_at = models.DateTimeField(default=timezone.now, help_text="When it took effect last.")
+
+    class Meta:
+        ordering = ("-loaded_at",)
+
+    def __str__(self) -> str:
+        """The beginning of its hash."""
+        return self.content_hash[:12]
+
+
+class Watermark(models.Model):
+    """How far the watcher or a replica is. Written by the daemons alone."""
+
+    class Kind(models.TextChoices):
+        """Whose position it is."""
+
+        WATCHER = "watcher", "watcher"
+        REPLICA = "replica", "replica"
+
+    kind = models.CharField(choices=Kind.choices, help_text="Whose position this is.")
+    app_id = models.CharField(default="", blank=True, help_text="ZERO_APP_ID of the zero-cache.")
+    shard_num = models.PositiveIntegerField(default=0, help_text="The zero-cache's shard.")
+    publications = OrderedJSONField(default=list, blank=True, help_text="The publications that it asked for.")
+    replica_version = models.CharField(default="", blank=True, help_text="The watermark of its initial sync.")
+    sync_end = models.CharField(
+        default="", blank=True, help_text="The position up to which that initial sync brought everything."
+    )
+    sent = models.CharField(default="", blank=True, help_text="The last watermark that was sent.")
+    acked = models.CharField(default="", blank=True, help_text="The last watermark that it acknowledged.")
+    state = models.CharField(default="", blank=True, help_text="What it is doing: syncing, streaming, disconnected.")
+    message = models.TextField(default="", blank=True, help_text="More about the state, such as why it was reset.")
+    connected_at = models.DateTimeField(null=True, blank=True, help_text="When its connection began.")
+    updated_at = models.DateTimeField(default=timezone.now, help_text="When this row was last written.")
+    lag_ms = models.BigIntegerField(null=True, blank=True, help_text="How old the last change was when it was sent.")
+
+    class Meta:
+        ordering = ("kind", "app_id", "shard_num")
+        constraints = (models.UniqueConstraint(fields=("kind", "app_id", "shard_num"), name="one_watermark_a_replica"),)
+
+    def __str__(self) -> str:
+        """Whose it is."""
+        return f"{self.app_id}/{self.shard_num}" if self.kind == self.Kind.REPLICA else self.kind
+
+
+class ApiKey(models.Model):
+    """A key that a zero-cache connects with; kept as a hash."""
+
+    name = models.CharField(unique=True, help_text="What the key is for.")
+    hash = models.CharField(unique=True, editable=False, help_text="The hash of the key; the key itself is not kept.")
+    prefix = models.CharField(default="", blank=True, editable=False, help_text="The key's first characters.")
+    created = models.DateTimeField(default=timezone.now, editable=False, help_text="When it was made.")
+    revoked = models.DateTimeField(null=True, blank=True, help_text="Set: new connections with this key are refused.")
+
+    class Meta:
+        ordering = ("name",)
+
+    def __str__(self) -> str:
+        """Its name."""
+        return self.name
+
+
+class RowError(models.Model):
+    """A value or row that could not be sent as it was. Written by the daemons alone."""
+
+    table = models.CharField(help_text="The Zero table.")
+    document_id = models.CharField(help_text="The document's _id, in extended JSON.")
+    column = models.CharField(default="", blank=True, help_text="The column at fault.")
+    reason = models.TextField(help_text="Why, without the document's contents.")
+    count = models.PositiveBigIntegerField(default=1, help_text="How often it was seen.")
+    first_seen = models.DateTimeField(default=timezone.now, help_text="When it was first seen.")
+    last_seen = models.DateTimeField(default=timezone.now, help_text="When it was last seen.")
+
+    class Meta:
+        ordering = ("-last_seen",)
+        constraints = (
+            models.UniqueConstraint(fields=("table", "document_id", "column"), name="one_row_error_a_value"),
+        )
+
+    def __str__(self) -> str:
+        """Where it is."""
+        return f"{self.table} {self.document_id} {self.column}".rstrip()
+
+
+class Lease(models.Model):
+    """Which process leads. Written by the daemons alone."""
+
+    name = models.CharField(unique=True, help_text="What is led, such as the watcher.")
+    holder = models.CharField(default="", blank=True, help_text="The process that leads.")
+    token = models.PositiveBigIntegerField(default=0, help_text="Rises whenever the holder changes.")
+    expires = models.DateTimeField(help_text="When another process may take over, unless it is renewed.")
+
+    class Meta:
+        ordering = ("name",)
+
+    def __str__(self) -> str:
+        """What is led."""
+        return self.name

@@ -1,0 +1,116 @@
+"""Downstream messages: each function returns one text frame's JSON.
+
+Values have been made clean by ``mapping.values``; what cannot be encoded here is a bug and raises ``TypeError``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+
+import orjson
+
+from changesource.protocol.tables import Table, required_tables
+from changesource.protocol.watermark import Watermark
+
+# U+0000 stops zero-cache's catch-up for good, so it may not leave even where a value slipped by the mapping.
+NUL = b"\\u0000"
+
+
+def dumps(value: object) -> bytes:
+    """Return ``value`` as JSON on one line; ``TypeError`` where zero-cache could not store it."""
+    encoded = orjson.dumps(value)
+    if NUL in encoded and _holds_nul(value):
+        raise TypeError("U+0000 in a frame")
+    return encoded
+
+
+def _holds_nul(value: object) -> bool:
+    # The encoded form alone does not tell: a backslash followed by the letters u0000 looks alike.
+    if isinstance(value, str):
+        return "\x00" in value
+    if isinstance(value, dict):
+        return any(_holds_nul(key) or _holds_nul(item) for key, item in value.items())
+    return isinstance(value, list | tuple) and any(map(_holds_nul, value))
+
+
+def begin(watermark: Watermark) -> str:
+    """Open a transaction that commits at ``watermark``."""
+    return f'["begin",{{"tag":"begin"}},{{"commitWatermark":"{watermark}"}}]'
+
+
+def commit(watermark: Watermark) -> str:
+    """Commit the transaction; ``watermark`` must be its begin's."""
+    return f'["commit",{{"tag":"commit"}},{{"watermark":"{watermark}"}}]'
+
+
+def rollback() -> str:
+    """Drop what was sent since begin; the watermark may be used again."""
+    return '["rollback",{"tag":"rollback"}]'
+
+
+def reset_required(message: str, code: str) -> str:
+    """Make zero-cache drop its replica and sync anew; ``message`` is what its operator reads."""
+    return dumps(
+        ["control", {"tag": "reset-required", "message": message, "errorDetails": {"code": code}}]
+    ).decode()
+
+
+def data(change: dict[str, object]) -> str:
+    """Return a schema or data change as a frame."""
+    return dumps(["data", change]).decode()
+
+
+def create_tables(tables: Iterable[Table], app_id: str, shard_num: int) -> list[str]:
+    """Return the frames that create the mapped and the required tables.
+
+    The row of ``permissions`` is among them: without it every client connection dies.
+    """
+    required = required_tables(app_id, shard_num)
+    frames = [data(change) for table in (*required, *tables) for change in table.create()]
+    frames.append(TableFrames(required[2]).insert({"lock": True, "permissions": None, "hash": None}).decode())
+    return frames
+
+
+class TableFrames:
+    """Encodes the changes of one table; what is the same in every frame is encoded once."""
+
+    def __init__(self, table: Table) -> None:
+        """``table`` is the table as it was created in the replica."""
+        self.table = table
+        relation = dumps(table.relation())
+        self._insert = b'["data",{"tag":"insert","relation":' + relation + b',"new":'
+        self._update = b'["data",{"tag":"update","relation":' + relation + b',"key":null,"new":'
+        self._delete = b'["data",{"tag":"delete","relation":' + relation + b',"key":'
+        self._relation = relation
+
+    @cached_property
+    def truncate(self) -> bytes:
+        """The frame that empties the table."""
+        return b'["data",{"tag":"truncate","relations":[' + self._relation + b"]}]"
+
+    def insert(self, row: object) -> bytes:
+        """``row`` is {column: value}; zero-cache applies it as insert or replace."""
+        return self._insert + dumps(row) + b"}]"
+
+    def update(self, row: object) -> bytes:
+        """``row`` is the whole new row; where it is absent zero-cache inserts it.
+
+        The protocol's ``key`` stays null: a key that changes is a delete and an insert, since zero-cache exits on
+        a new key that exists.
+        """
+        return self._update + dumps(row) + b"}]"
+
+    def delete(self, key: object) -> bytes:
+        """``key`` is {key column: value}; an absent row is no error."""
+        return self._delete + dumps(key) + b"}]"
+
+    def backfill(self, columns: Sequence[str], rows: Iterable[bytes], watermark: Watermark) -> bytes:
+        """Many rows in one frame, for the initial sync alone.
+
+        ``columns`` are those after the key's; a row is the JSON of a list: the key's values, then the columns'.
+        ``watermark`` must be the transaction's own.
+        """
+        head = dumps({"columns": columns, "watermark": str(watermark)})
+        body = self._relation + b"," + head[1:-1] + b',"rowValues":[' + b",".join(rows)
+        return b'["data",{"tag":"backfill","relation":' + body + b"]}]"

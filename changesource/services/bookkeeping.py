@@ -1,0 +1,66 @@
+"""Writes to the database beside the way of the data: throttled, and never in its way.
+
+A database that is away costs what operators see, not what replicas get.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable
+from typing import ParamSpec
+
+from channels.db import database_sync_to_async
+from django.db import DatabaseError
+
+from changesource.mapping.compiled import RowFault
+from changesource.store import row_errors
+
+logger = logging.getLogger(__name__)
+INTERVAL = 1.0
+MAX_FAULTS = 1000
+P = ParamSpec("P")
+
+
+async def write(action: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> bool:
+    """Do ``action`` on the database in a thread; False, and a warning, where the database refuses."""
+    try:
+        await database_sync_to_async(action)(*args, **kwargs)
+    except DatabaseError as error:
+        logger.warning("database write failed", extra={"what": action.__name__, "error": repr(error)})
+        return False
+    return True
+
+
+class FaultLog:
+    """Collects row faults and writes them once a second; beyond 1,000 different ones a second they are counted."""
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self._faults: Counter[RowFault] = Counter()
+        self.total = 0
+        self.unlisted = 0
+
+    def report(self, fault: RowFault) -> None:
+        """Take note of a fault; never blocks."""
+        self.total += 1
+        if fault in self._faults or len(self._faults) < MAX_FAULTS:
+            self._faults[fault] += 1
+        else:
+            self.unlisted += 1
+
+    async def flush(self) -> None:
+        """Write what was collected; what the database refuses is tried again with the next."""
+        if not self._faults:
+            return
+        faults, self._faults = self._faults, Counter()
+        logger.warning("rows with errors", extra={"count": faults.total(), "tables": len({f.table for f in faults})})
+        if not await write(row_errors.record, faults):
+            self._faults.update(faults)
+
+    async def run(self) -> None:
+        """Write once a second until cancelled."""
+        while True:
+            await asyncio.sleep(INTERVAL)
+            await self.flush()

@@ -1,0 +1,273 @@
+"""Configuration from draft to served: checking, publishing, importing, and the tables that files and URLs give."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import TypeAlias
+
+from channels.db import database_sync_to_async
+from django.db import transaction
+
+from changesource.conf import Settings, settings
+from changesource.exceptions import ConfigurationUnavailable, MappingError
+from changesource.mapping.fingerprint import table_fingerprint
+from changesource.mapping.formats import write_specification
+from changesource.mapping.rows import compile_table
+from changesource.mapping.spec import IdType, Specification, TableSpec
+from changesource.models import MappingRevision
+from changesource.services.config_files import read_managed, shown_origin
+from changesource.store import mappings as store
+
+logger = logging.getLogger(__name__)
+
+InferIdType: TypeAlias = Callable[[str], IdType]
+"""Gives the BSON type of a collection's ``_id``, "" where it cannot be told."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """What is served: the enabled tables, and the publications of them."""
+
+    number: int
+    specification: Specification
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What an import does to the draft, by the names of tables and publications."""
+
+    made: tuple[str, ...]
+    changed: tuple[str, ...]
+    unchanged: tuple[str, ...]
+
+
+def current() -> Published | None:
+    """What is served; None before the first publishing. Cheap to ask often."""
+    identity = store.latest_identity()
+    return None if identity is None else _published(*identity)
+
+
+async def acurrent() -> Published | None:
+    """``current`` for coroutines."""
+    published: Published | None = await database_sync_to_async(current)()
+    return published
+
+
+@lru_cache(maxsize=2)
+def _published(number: int, content_hash: str) -> Published:
+    """A revision, read once; its hash tells apart two databases that one process may see."""
+    return Published(number, store.specification_of(number))
+
+
+def publish(by: str, note: str = "", infer: InferIdType | None = None) -> MappingRevision:
+    """Serve the draft from now on. A draft that equals what is served makes no new revision.
+
+    ``infer`` tells the type of ``_id`` where a table leaves it open. Raises ``MappingError``.
+    """
+    with transaction.atomic():
+        draft = store.read_draft()
+    check(draft)
+    served = _served(draft, infer)
+    with transaction.atomic():
+        return _record(served, by, note)
+
+
+def check(spec: Specification) -> None:
+    """Refuse what cannot be served. Raises ``MappingError``."""
+    seen: dict[str, str] = {}
+    for table in spec.tables:
+        compile_table(table)
+        other = seen.setdefault(table.name.lower(), table.name)
+        if other != table.name:
+            # The replica is SQLite, which takes the two for one.
+            raise MappingError(f"tables.{table.name}", f"differs from the table {other} by upper and lower case only")
+    known = set(seen.values())
+    for publication, members in spec.publications.items():
+        if not publication:
+            raise MappingError("publications", "a publication's name must not be empty")
+        for member in members:
+            if member not in known:
+                raise MappingError(f"publications.{publication}", f"there is no table {member!r}")
+
+
+def import_specification(
+    spec: Specification, by: str, note: str = "", *, infer: InferIdType | None = None, dry_run: bool = False
+) -> Changes:
+    """Make the tables and publications of ``spec`` here, or change those of the same names, and publish.
+
+    Managed ones of the same name are refused; a wrong ``spec`` changes nothing. Raises ``MappingError``.
+    """
+    with transaction.atomic():
+        draft = store.read_draft()
+        _refuse_clash(spec, store.table_names(managed=True), store.publication_names(managed=True), "is managed")
+    merged = _merged(draft, spec)
+    check(merged)
+    changes = _changes(draft, spec)
+    if not dry_run:
+        served = _served(merged, infer)
+        with transaction.atomic():
+            store.save(spec, managed_by="")
+            _record(served, by, note)
+    return changes
+
+
+def load_managed(
+    chosen: Settings | None = None, infer: InferIdType | None = None, *, again: bool = False
+) -> MappingRevision | None:
+    """Read SCHEMA_* and TABLE_MAPPINGS_* and serve what they give; tables made in the admin stay as they are.
+
+    A content that was loaded before changes nothing, so that old and new processes of a rolling update do not take
+    turns in resetting replicas; with ``again``, an operator's wish, only the content that took effect last is skipped.
+    An unreachable source keeps what is served. Gives what is served then; None where nothing was ever published.
+
+    Raises ``ConfigurationUnavailable`` where nothing was ever loaded, ``MappingError`` where a file is wrong; neither
+    changes anything.
+    """
+    chosen = chosen or settings()
+    if not chosen.has_managed_source:
+        return store.latest_revision()
+    try:
+        spec = read_managed(chosen)
+    except ConfigurationUnavailable as exc:
+        if store.latest_content() is None:
+            raise
+        logger.warning("managed mappings unreachable, keeping the last ones", extra={"reason": exc.message})
+        return store.latest_revision()
+    content_hash = hash_of(spec)
+    latest = store.latest_content()
+    if content_hash == latest or (not again and store.is_known_content(content_hash)):
+        if content_hash != latest:
+            logger.warning(
+                "managed mappings are older ones that were replaced; manage.py reloadmappings brings them back"
+            )
+        return store.latest_revision()
+    return _take_managed(spec, content_hash, shown_origin(chosen), infer, again=again)
+
+
+def _take_managed(
+    spec: Specification, content_hash: str, origin: str, infer: InferIdType | None, *, again: bool
+) -> MappingRevision | None:
+    """Replace the managed tables and publications by those of ``spec`` and serve them.
+
+    Beside them is served what was served before: publishing edits made in the admin is left to operators.
+    """
+    own_tables, own_publications = store.table_names(managed=False), store.publication_names(managed=False)
+    _refuse_clash(spec, own_tables, own_publications, "is made in the admin")
+    old_tables, old_publications = store.table_names(managed=True), store.publication_names(managed=True)
+    published = current()
+    before = published.specification if published else Specification()
+    kept = Specification(
+        tuple(table for table in before.tables if table.name not in old_tables),
+        {name: members for name, members in before.publications.items() if name not in old_publications},
+    )
+    merged = _only_known(_merged(kept, spec))
+    check(merged)
+    served = _served(merged, infer)
+    with transaction.atomic():
+        if not store.note_content(content_hash, origin) and not again:
+            return store.latest_revision()  # another process was faster
+        gone = old_tables - {table.name for table in spec.tables}
+        store.remove_managed(gone, old_publications - set(spec.publications))
+        store.save(spec, managed_by=origin)
+        logger.info("managed mappings loaded", extra={"tables": len(spec.tables), "origin": origin})
+        return _record(served, origin, "loaded")
+
+
+def hash_of(spec: Specification) -> str:
+    """A hash of all that ``spec`` says, whatever the order of its tables."""
+    return hashlib.sha256(json.dumps(write_specification(spec)).encode()).hexdigest()
+
+
+def _record(served: Specification, by: str, note: str) -> MappingRevision:
+    """Keep ``served`` as the latest revision, unless it is that already. Runs in a transaction."""
+    latest = store.latest_revision()
+    content_hash = hash_of(served)
+    database = settings().mongodb_database
+    fingerprints = {table.name: table_fingerprint(database, table) for table in served.tables}
+    # The same mappings for another database are other fingerprints.
+    if latest is not None and latest.content_hash == content_hash and latest.fingerprints == fingerprints:
+        return latest
+    revision = store.add_revision(served, fingerprints, content_hash, by, note)
+    logger.info("mappings published", extra={"revision": revision.number, "tables": len(served.tables), "by": by})
+    return revision
+
+
+def _served(spec: Specification, infer: InferIdType | None) -> Specification:
+    """The enabled tables, with the types of ``_id`` filled in, and the publications of them.
+
+    Where ``infer`` cannot tell (the collection is empty), the type that was served last for the table stays.
+    """
+    published = current()
+    before = {table.name: table for table in published.specification.tables} if published else {}
+    found: dict[str, IdType] = {}
+
+    def completed(table: TableSpec) -> TableSpec:
+        if table.id_type:
+            return table
+        if infer is not None and table.collection not in found:
+            found[table.collection] = infer(table.collection)
+        old = before.get(table.name)
+        id_type = found.get(table.collection, "")
+        if not id_type and old is not None and old.collection == table.collection:
+            id_type = old.id_type
+        return replace(table, id_type=id_type)
+
+    enabled = Specification(tuple(completed(table) for table in spec.tables if table.enabled), spec.publications)
+    served = _only_known(enabled)
+    check(served)
+    return served
+
+
+def _merged(old: Specification, new: Specification) -> Specification:
+    """Both, where ``new`` wins by name; sorted by name."""
+    tables = {table.name: table for table in (*old.tables, *new.tables)}
+    return Specification(tuple(tables[name] for name in sorted(tables)), {**old.publications, **new.publications})
+
+
+def _only_known(spec: Specification) -> Specification:
+    """``spec`` with publications of its own tables alone."""
+    known = {table.name for table in spec.tables}
+    return replace(
+        spec,
+        publications={
+            name: tuple(member for member in members if member in known) for name, members in spec.publications.items()
+        },
+    )
+
+
+def _refuse_clash(spec: Specification, tables: set[str], publications: set[str], why: str) -> None:
+    """Refuse names that are taken by the other side."""
+    for table in spec.tables:
+        if table.name in tables:
+            raise MappingError(f"tables.{table.name}", f"a table of this name {why}; rename or remove one of the two")
+    for name in spec.publications:
+        if name in publications:
+            raise MappingError(
+                f"publications.{name}", f"a publication of this name {why}; rename or remove one of the two"
+            )
+
+
+def _changes(draft: Specification, spec: Specification) -> Changes:
+    """What ``spec`` does to ``draft``."""
+    old_tables = {table.name: table for table in draft.tables}
+    pairs = [(table.name, old_tables.get(table.name), table) for table in spec.tables]
+    made = [name for name, old, _ in pairs if old is None]
+    changed = [name for name, old, new in pairs if old is not None and hash_of(_alone(old)) != hash_of(_alone(new))]
+    for name, members in spec.publications.items():
+        old_members = draft.publications.get(name)
+        if old_members is None:
+            made.append(f"publication {name}")
+        elif set(old_members) != set(members):
+            changed.append(f"publication {name}")
+    everything = [name for name, _, _ in pairs] + [f"publication {name}" for name in spec.publications]
+    unchanged = [name for name in everything if name not in made and name not in changed]
+    return Changes(tuple(made), tuple(changed), tuple(unchanged))
+
+
+def _alone(table: TableSpec) -> Specification:
+    return Specification((table,))

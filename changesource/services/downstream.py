@@ -1,0 +1,76 @@
+"""Writes whole transactions to one replica, in order, at watermarks that rise strictly."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Iterable
+
+from changesource.protocol import messages
+from changesource.protocol.watermark import Watermark
+from changesource.stream.batches import Batch
+
+Send = Callable[[str], Awaitable[None]]
+
+
+class Downstream:
+    """One replica's connection, as a sequence of transactions.
+
+    ``position`` is the cluster time up to which the replica has everything; ``committed`` is the watermark of its
+    last commit.
+    """
+
+    def __init__(self, send: Send, fingerprint: int, tables: Collection[str], position: int) -> None:
+        """``tables`` are those that the replica gets, by name; ``send`` waits while the reader is slow."""
+        self._send = send
+        self._fingerprint = fingerprint
+        self._tables = tables
+        self._open: Watermark | None = None
+        self.position = position
+        self.committed = Watermark(position, fingerprint)
+        self.commits = 0
+
+    @property
+    def open(self) -> bool:
+        """True while a transaction has begun and not ended."""
+        return self._open is not None
+
+    @property
+    def opened(self) -> Watermark:
+        """The watermark of the open transaction; ``RuntimeError`` outside one."""
+        if self._open is None:
+            raise RuntimeError("no transaction is open")
+        return self._open
+
+    async def begin(self, cluster_time: int) -> Watermark:
+        """Open a transaction that will commit at ``cluster_time``."""
+        self._open = Watermark(cluster_time, self._fingerprint)
+        await self._send(messages.begin(self._open))
+        return self._open
+
+    async def frames(self, frames: Iterable[bytes]) -> None:
+        """Send data frames within the transaction."""
+        for frame in frames:
+            await self._send(frame.decode())
+
+    async def commit(self) -> None:
+        """Commit the open transaction."""
+        if self._open is not None:
+            await self._send(messages.commit(self._open))
+            self.committed, self._open = self._open, None
+            self.commits += 1
+
+    async def rollback(self) -> None:
+        """Drop a half-sent transaction; its watermark may be used again."""
+        if self._open is not None:
+            self._open = None
+            await self._send(messages.rollback())
+
+    async def batch(self, batch: Batch) -> None:
+        """Send the replica's part of a batch; nothing where it has none and no barrier keeps it fresh."""
+        selection = batch.pieces(self.position, self._tables)
+        if selection.frames or (selection.barrier and batch.final):
+            if self._open is None:
+                await self.begin(selection.position)
+            await self.frames(selection.frames)
+        if batch.final:
+            await self.commit()
+            self.position = max(self.position, batch.end)

@@ -1,0 +1,47 @@
+"""From a position on: MongoDB's events, grouped, as batches. The watcher publishes them; a replica that is behind,
+or that no watcher serves, sends them itself. The same events give the same batches wherever this runs."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection
+
+from changesource.sources.base import ChangeSource
+from changesource.stream.batches import Batch
+from changesource.stream.grouping import Bounds, Grouping
+from changesource.stream.transform import Transform
+
+# While a group is open, the server's empty answer is awaited only to prove that it has ended.
+PROOF_WAIT_MS = 1
+
+
+async def batches(
+    source: ChangeSource,
+    transform: Transform,
+    collections: Collection[str],
+    after: int,
+    *,
+    bounds: Bounds,
+    idle_ms: int,
+) -> AsyncIterator[Batch | None]:
+    """Give the batches after ``after``, and None whenever ``idle_ms`` went by with nothing at hand.
+
+    ``collections`` are those whose events move the position; ``transform`` may serve fewer. Raises what the feed
+    raises; what was not given as ``final`` is then to be read again.
+    """
+    grouping = Grouping(after, transform.mapping.fingerprints, bounds)
+    feed = await source.feed(collections, after)
+    try:
+        while True:
+            waiting = grouping.waiting
+            events = await feed.poll(PROOF_WAIT_MS if waiting else idle_ms)
+            if events is None:
+                for batch in grouping.nothing_more():
+                    yield batch
+                if not waiting:
+                    yield None
+                continue
+            for event in events:
+                for batch in grouping.add(event, transform.changes(event), transform.refilled(event)):
+                    yield batch
+    finally:
+        await feed.close()

@@ -1,0 +1,131 @@
+"""What one process shares among its connections: the source, the channel layer's subscriber, the compiled mapping."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from functools import lru_cache
+
+from channels.layers import get_channel_layer
+from django.db import DatabaseError
+
+from changesource.conf import Settings, settings
+from changesource.exceptions import ConfigurationUnavailable, SettingError
+from changesource.mapping.compiled import CompiledMapping
+from changesource.mapping.spec import IdType
+from changesource.protocol.request import StreamRequest
+from changesource.services.bookkeeping import FaultLog, write
+from changesource.services.configuration import acurrent
+from changesource.services.downstream import Send
+from changesource.services.publisher import Publisher
+from changesource.services.session import Limits, ReplicaSession
+from changesource.services.subscriber import Subscriber
+from changesource.services.watcher import Revision, Watcher
+from changesource.sources.mongodb.inspect import id_type
+from changesource.sources.mongodb.source import MongoSource
+from changesource.store import watermarks
+from changesource.stream.grouping import Bounds
+
+logger = logging.getLogger(__name__)
+WATCHER_NOTES_SECONDS = 1.0
+
+
+def mongodb_uri(chosen: Settings) -> str:
+    """Return MONGODB_URI; ``SettingError`` where it is unset."""
+    if not chosen.mongodb_uri:
+        raise SettingError("MONGODB_URI is not set.")
+    return chosen.mongodb_uri
+
+
+def id_type_reader() -> Callable[[str], IdType] | None:
+    """Return what tells publishing the type of a collection's ``_id``; None where no MongoDB is configured."""
+    chosen = settings()
+    uri = chosen.mongodb_uri
+    return None if uri is None else lambda collection: id_type(uri, chosen.mongodb_database, collection)
+
+
+class Runtime:
+    """One process's shared parts. Belongs to one event loop."""
+
+    def __init__(self, chosen: Settings) -> None:
+        """Connects to nothing yet."""
+        layer = get_channel_layer()
+        self.settings = chosen
+        self.source = MongoSource(
+            mongodb_uri(chosen),
+            chosen.mongodb_database,
+            chosen.barrier_collection,
+            snapshot_batch=chosen.snapshot_batch_rows,
+        )
+        self.subscriber = Subscriber(layer)
+        self.publisher = Publisher(layer)
+        self.faults = FaultLog()
+        self.limits = Limits(
+            Bounds(chosen.group_max_rows, chosen.group_max_bytes, chosen.group_max_age_ms / 1000),
+            chosen.keepalive_seconds,
+        )
+        self._revision: Revision | None = None
+
+    async def revision(self) -> Revision:
+        """Return what is published now, compiled once; the last one while the database is away.
+
+        Raises ``ConfigurationUnavailable`` before the first publishing.
+        """
+        try:
+            published = await acurrent()
+        except DatabaseError as error:
+            if self._revision is None:
+                raise ConfigurationUnavailable(f"The database did not answer: {error}") from error
+            logger.warning("database read failed, keeping the mappings", extra={"error": repr(error)})
+            return self._revision
+        if published is None:
+            raise ConfigurationUnavailable("No table mappings have been published yet.")
+        if self._revision is None or self._revision.number != published.number:
+            mapping = CompiledMapping.compile(published.specification, self.settings.mongodb_database)
+            self._revision = Revision(published.number, mapping)
+        return self._revision
+
+    async def session(self, request: StreamRequest, send: Send) -> ReplicaSession:
+        """Return a session for a connection; raises as ``revision`` does, and ``UnknownPublication``."""
+        revision = await self.revision()
+        return ReplicaSession(request, revision.mapping, self.source, self.subscriber, self.limits, send)
+
+    async def watch(self) -> None:
+        """Run the watcher, with what it notes in the database, until cancelled."""
+        watcher = Watcher(
+            self.source,
+            self.publisher,
+            self.revision,
+            bounds=self.limits.bounds,
+            keepalive=self.limits.keepalive,
+            report=self.faults.report,
+        )
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(watcher.run(), name="watcher")
+            tasks.create_task(self.faults.run(), name="watcher-faults")
+            tasks.create_task(self._note(watcher), name="watcher-notes")
+
+    async def _note(self, watcher: Watcher) -> None:
+        noted = 0
+        while True:
+            await asyncio.sleep(WATCHER_NOTES_SECONDS)
+            if watcher.position != noted:
+                noted = watcher.position
+                await write(watermarks.note_watcher, noted)
+
+    async def close(self) -> None:
+        """Close the connections to MongoDB."""
+        await self.source.close()
+
+
+@lru_cache(maxsize=1)
+def _runtime(loop: asyncio.AbstractEventLoop) -> Runtime:
+    return Runtime(settings())
+
+
+def runtime() -> Runtime:
+    """Return the runtime of the running event loop."""
+    return _runtime(asyncio.get_running_loop())
+
+

@@ -1,0 +1,273 @@
+"""One replica's connection, from its first frame to its last."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import aclosing
+from dataclasses import dataclass
+from time import monotonic
+
+from channels.db import database_sync_to_async
+from django.db import DatabaseError
+
+from changesource.backoff import Backoff
+from changesource.exceptions import FingerprintChanged, ResetRequired, SourceUnavailable, ZerosourceError
+from changesource.mapping.compiled import CompiledMapping
+from changesource.protocol import messages
+from changesource.protocol.request import StreamRequest
+from changesource.protocol.watermark import Watermark
+from changesource.services.bookkeeping import FaultLog, write
+from changesource.services.downstream import Downstream, Send
+from changesource.services.initial_sync import InitialSync
+from changesource.services.mailbox import Mailbox
+from changesource.services.replay import batches
+from changesource.services.subscriber import Subscriber
+from changesource.services.watcher import HEARTBEAT
+from changesource.sources.base import ChangeSource
+from changesource.store import watermarks
+from changesource.stream.batches import Batch
+from changesource.stream.continuity import Verdict, judge
+from changesource.stream.grouping import Bounds
+from changesource.stream.transform import Transform
+
+logger = logging.getLogger(__name__)
+PROGRESS_SECONDS = 1.0
+PULL_IDLE_MS = 500
+
+
+@dataclass
+class Tallies:
+    """What a connection has done; for the log, the tests and the metrics."""
+
+    sent: int = 0
+    skipped: int = 0
+    gaps: int = 0
+    silences: int = 0
+    pulled: int = 0
+
+
+@dataclass(frozen=True)
+class Limits:
+    """``keepalive`` is in seconds."""
+
+    bounds: Bounds
+    keepalive: float
+
+
+class ReplicaSession:
+    """Serves one connection: the initial sync, or all that comes after ``lastWatermark``.
+
+    It reads MongoDB itself until a batch of the channel layer connects to what was sent, and again whenever one is
+    missing. So it is exact whatever the layer loses, and with no watcher at all.
+    """
+
+    def __init__(
+        self,
+        request: StreamRequest,
+        whole: CompiledMapping,
+        source: ChangeSource,
+        subscriber: Subscriber,
+        limits: Limits,
+        send: Send,
+    ) -> None:
+        """``whole`` is the published mapping, of which the request names a part (``UnknownPublication``)."""
+        self.request = request
+        self.tallies = Tallies()
+        self.faults = FaultLog()
+        self.mailbox = Mailbox()
+        self._whole = whole
+        self._mapping = whole.published(request.publications)
+        self._source = source
+        self._subscriber = subscriber
+        self._limits = limits
+        self._send = send
+        self._acked = ""
+        self._state = "connected"
+        self._downstream: Downstream | None = None
+
+    def ack(self, watermark: str) -> None:
+        """zero-cache has stored all up to ``watermark``."""
+        self._acked = max(self._acked, watermark)
+
+    async def run(self) -> None:
+        """Serve until cancelled, or until nothing can be served (then it returns, and the socket is to be closed)."""
+        helpers = [
+            asyncio.create_task(self._note_progress(), name="replica-progress"),
+            asyncio.create_task(self.faults.run(), name="replica-faults"),
+        ]
+        self._subscriber.attach(self.mailbox)
+        try:
+            await self._serve()
+        except ResetRequired as error:
+            logger.warning("replica must be reset", extra=self._names() | {"code": error.code, "why": error.message})
+            self._state = "reset"
+            await self._send(messages.reset_required(str(error), error.code))
+        except ZerosourceError as error:
+            logger.error("connection ends", extra=self._names() | {"error": str(error)})  # noqa: TRY400
+        finally:
+            self._subscriber.detach(self.mailbox)
+            for task in helpers:
+                task.cancel()
+            await self._write_progress("disconnected" if self._state != "reset" else "reset")
+            await self.faults.flush()
+
+    async def _serve(self) -> None:
+        if self.request.last_watermark:
+            downstream = self._downstream = await self._resume()
+            self._state = "streaming"
+            await self._stream(downstream)
+        else:
+            self._state = "syncing"
+            await self._initial_sync()
+            self._state = "synced"
+            # zero-cache reads nothing after the first commit; it closes and comes back with a watermark.
+            await asyncio.get_running_loop().create_future()
+
+    # The initial sync.
+
+    async def _initial_sync(self) -> None:
+        request, fingerprint = self.request, self._mapping.fingerprint
+        sync = InitialSync(
+            self._source, self._mapping, request, bounds=self._limits.bounds, report=self.faults.report
+        )
+        began = await self._later_than_before(sync)
+        version = Watermark(began, fingerprint)
+        logger.info("initial sync begins", extra=self._names() | {"watermark": version})
+        await write(watermarks.begin_sync, request.app_id, request.shard_num, request.publications, str(version))
+
+        async def remember(position: int) -> None:
+            await write(watermarks.end_sync, request.app_id, request.shard_num, str(version), position)
+
+        downstream = self._downstream = Downstream(self._send, fingerprint, self._mapping.tables, began)
+        started = monotonic()
+        position = await sync.run(downstream, began, remember)
+        seconds = round(monotonic() - started, 3)
+        extra = self._names() | {"rows": sync.rows, "seconds": seconds, "position": position}
+        logger.info("initial sync done", extra=extra)
+
+    async def _later_than_before(self, sync: InitialSync) -> int:
+        """Return a T0 that is later than the replica's earlier one: the same or a lower one ends zero-cache."""
+        known = await self._known_sync()
+        backoff = Backoff(first=1.0)
+        while True:
+            began = await sync.barrier()
+            if known is None or not known.replica_version:
+                return began
+            if str(Watermark(began, self._mapping.fingerprint)) > known.replica_version:
+                return began
+            logger.warning("MongoDB's clock is behind the replica's last sync, waiting", extra=self._names())
+            await backoff.wait()
+
+    async def _known_sync(self) -> watermarks.SyncPoint | None:
+        try:
+            found = await database_sync_to_async(watermarks.sync_point)(self.request.app_id, self.request.shard_num)
+        except DatabaseError as error:
+            logger.warning("database read failed", extra={"error": repr(error)})
+            return None
+        return found if found is None or isinstance(found, watermarks.SyncPoint) else None
+
+    # Streaming.
+
+    async def _resume(self) -> Downstream:
+        """Return where the replica stands, or raise ``ResetRequired``."""
+        last = Watermark.parse(self.request.last_watermark)
+        if last.fingerprint != self._mapping.fingerprint:
+            raise FingerprintChanged()
+        position = last.cluster_time
+        if self.request.last_watermark == self.request.replica_version:
+            known = await self._known_sync()
+            if known and known.replica_version == self.request.replica_version and known.position:
+                position = known.position
+        downstream = Downstream(self._send, last.fingerprint, self._mapping.tables, position)
+        logger.info("replica resumes", extra=self._names() | {"watermark": last, "position": position})
+        return downstream
+
+    async def _stream(self, downstream: Downstream) -> None:
+        backoff = Backoff()
+        while True:
+            try:
+                await self._pull(downstream, backoff)
+                await self._follow(downstream)
+            except SourceUnavailable as error:
+                logger.warning("replica waits for MongoDB", extra=self._names() | {"error": str(error)})
+                await downstream.rollback()
+                await backoff.wait()
+
+    async def _pull(self, downstream: Downstream, backoff: Backoff) -> None:
+        """Read MongoDB from the replica's position until a batch of the layer connects."""
+        transform = Transform(self._mapping)
+        stream = batches(
+            self._source,
+            transform,
+            self._whole.by_collection,
+            downstream.position,
+            bounds=self._limits.bounds,
+            idle_ms=min(PULL_IDLE_MS, int(self._limits.keepalive * 500)),
+        )
+        heard = monotonic()
+        async with aclosing(stream):
+            async for batch in stream:
+                if batch is not None:
+                    heard = monotonic()
+                    self.tallies.pulled += 1
+                    await self._send_batch(downstream, batch)
+                    backoff.reset()
+                elif monotonic() - heard >= self._limits.keepalive:
+                    # No watcher is there to do it.
+                    heard = monotonic()
+                    await self._source.mark(HEARTBEAT)
+                if not downstream.open and self.mailbox.connects(downstream.position, self._mapping.fingerprints):
+                    return
+
+    async def _follow(self, downstream: Downstream) -> None:
+        """Send what the layer brings until something is missing, or nothing came for too long."""
+        while True:
+            batch = await self.mailbox.get(self._limits.keepalive * 2)
+            if batch is None:
+                self.tallies.silences += 1
+                logger.info("silent channel layer, reading from MongoDB", extra=self._names())
+                return
+            match judge(downstream.position, batch, self._mapping.fingerprints):
+                case Verdict.SKIP:
+                    self.tallies.skipped += 1
+                case Verdict.SEND:
+                    self.tallies.sent += 1
+                    await self._send_batch(downstream, batch)
+                case Verdict.PULL:
+                    self.tallies.gaps += 1
+                    self.mailbox.put_back(batch)
+                    return
+
+    async def _send_batch(self, downstream: Downstream, batch: Batch) -> None:
+        mine = [name for name in batch.refill if name in self._mapping.tables]
+        if mine and batch.end > downstream.position:
+            await downstream.rollback()
+            raise ResetRequired(f"A collection was renamed into the place of that of {', '.join(mine)}.")
+        await downstream.batch(batch)
+
+    # What operators see.
+
+    async def _note_progress(self) -> None:
+        await self._write_progress(self._state, connected=True)
+        written = ("", "", "")
+        while True:
+            await asyncio.sleep(PROGRESS_SECONDS)
+            now = (self._state, self._sent(), self._acked)
+            if now != written:
+                written = now
+                await self._write_progress(self._state)
+
+    async def _write_progress(self, state: str, *, connected: bool = False) -> None:
+        progress = watermarks.Progress(state, self._sent(), self._acked)
+        request = self.request
+        await write(watermarks.note_progress, request.app_id, request.shard_num, progress, connected=connected)
+
+    def _sent(self) -> str:
+        downstream = self._downstream
+        return str(downstream.committed) if downstream and downstream.commits else ""
+
+    def _names(self) -> dict[str, object]:
+        return {"app_id": self.request.app_id, "shard": self.request.shard_num}
+
+

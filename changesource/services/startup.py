@@ -1,0 +1,80 @@
+"""What a process does before it serves or watches: the database, the first admin, the mappings."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from django.contrib.auth import get_user_model
+from django.core.management import call_command
+from django.db import connection
+
+from changesource.backoff import Backoff
+from changesource.conf import Settings
+from changesource.exceptions import ConfigurationUnavailable, SourceUnavailable
+from changesource.services import configuration
+from changesource.services.runtime import id_type_reader
+
+logger = logging.getLogger(__name__)
+MIGRATION_LOCK = 0x7A65726F  # any number that is ours
+LOAD_TRIES = 5
+
+
+def prepare_database() -> None:
+    """Apply migrations that are missing; processes that start at once take turns."""
+    with _alone():
+        call_command("migrate", verbosity=0, interactive=False)
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Hold PostgreSQL's advisory lock; SQLite locks its file by itself."""
+    if connection.vendor != "postgresql":
+        yield
+        return
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_lock(%s)", [MIGRATION_LOCK])
+        try:
+            yield
+        finally:
+            cursor.execute("SELECT pg_advisory_unlock(%s)", [MIGRATION_LOCK])
+
+
+def first_admin(*, generate: bool) -> tuple[str, str] | None:
+    """Make an admin user where there is none, by DJANGO_SUPERUSER_USERNAME, _PASSWORD and _EMAIL.
+
+    With ``generate`` a missing password is made up; return (name, password) then, to be printed this once.
+    """
+    users = get_user_model()._default_manager
+    if users.filter(is_superuser=True).exists():
+        return None
+    name = os.environ.get("DJANGO_SUPERUSER_USERNAME", "admin" if generate else "")
+    given = os.environ.get("DJANGO_SUPERUSER_PASSWORD", "")
+    password = given or (secrets.token_urlsafe(12) if generate else "")
+    if not name or not password:
+        return None
+    user = users.model(
+        username=name, email=os.environ.get("DJANGO_SUPERUSER_EMAIL", ""), is_staff=True, is_superuser=True
+    )
+    user.set_password(password)
+    user.save()
+    logger.info("admin user made", extra={"user": name})
+    return None if given else (name, password)
+
+
+def load_mappings(chosen: Settings) -> None:
+    """Read the managed mappings; retries while none was ever loaded, then raises ``ConfigurationUnavailable``."""
+    backoff = Backoff(first=1.0)
+    for attempt in range(LOAD_TRIES):
+        try:
+            configuration.load_managed(chosen, id_type_reader())
+            return
+        except (ConfigurationUnavailable, SourceUnavailable) as error:
+            if attempt == LOAD_TRIES - 1:
+                raise
+            logger.warning("mappings cannot be loaded, trying again", extra={"error": str(error)})
+            time.sleep(backoff.next_delay())

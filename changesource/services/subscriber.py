@@ -1,0 +1,88 @@
+"""Takes batches from the channel layer, once a process, and hands them to the replicas that it serves.
+
+One receiver a process, not one a connection: a batch is decoded once, however many replicas it goes to, and a layer
+that fails closes no connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from changesource.backoff import Backoff
+from changesource.services.mailbox import Mailbox
+from changesource.services.publisher import GROUP, LAYER_ERRORS, Layer
+from changesource.stream.batches import decode
+
+logger = logging.getLogger(__name__)
+REJOIN_SECONDS = 60.0
+
+
+class Subscriber:
+    """This process's membership in the group of all that hear batches."""
+
+    def __init__(self, layer: Layer) -> None:
+        """``layer`` is the channel layer."""
+        self._layer = layer
+        self._mailboxes: set[Mailbox] = set()
+        self._task: asyncio.Task[None] | None = None
+        self.received = 0
+        self.unreadable = 0
+
+    def attach(self, mailbox: Mailbox) -> None:
+        """Begin to fill ``mailbox``; the first one starts the receiver."""
+        self._mailboxes.add(mailbox)
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._run(), name="layer-subscriber")
+
+    def detach(self, mailbox: Mailbox) -> None:
+        """Fill ``mailbox`` no more; the last one stops the receiver."""
+        self._mailboxes.discard(mailbox)
+        if not self._mailboxes and self._task is not None:
+            self._task.cancel()
+            self._task = None
+
+    async def _run(self) -> None:
+        backoff = Backoff()
+        while True:
+            try:
+                await self._receive(backoff)
+            except LAYER_ERRORS as error:
+                logger.warning("channel layer lost, replicas read from MongoDB", extra={"error": repr(error)})
+                await backoff.wait()
+
+    async def _receive(self, backoff: Backoff) -> None:
+        channel = await self._layer.new_channel()
+        renewal = asyncio.create_task(self._renew(channel), name="layer-membership")
+        try:
+            while True:
+                receiving = asyncio.ensure_future(self._layer.receive(channel))
+                done, _ = await asyncio.wait({receiving, renewal}, return_when=asyncio.FIRST_COMPLETED)
+                if renewal in done:
+                    receiving.cancel()
+                    renewal.result()
+                self._deliver(receiving.result())
+                backoff.reset()
+        finally:
+            renewal.cancel()
+
+    async def _renew(self, channel: str) -> None:
+        """Join again and again: a membership expires silently, in every layer."""
+        while True:
+            await self._layer.group_add(GROUP, channel)
+            await asyncio.sleep(REJOIN_SECONDS)
+
+    def _deliver(self, message: dict[str, object]) -> None:
+        payload = message.get("payload")
+        if not isinstance(payload, bytes):
+            return
+        try:
+            batch = decode(payload)
+        except ValueError:
+            # A process of another release, maybe: what it said is read from MongoDB.
+            self.unreadable += 1
+            logger.warning("unreadable batch", extra={"bytes": len(payload), "unreadable": self.unreadable})
+            return
+        self.received += 1
+        for mailbox in self._mailboxes:
+            mailbox.offer(batch, len(payload))

@@ -1,0 +1,120 @@
+"""The watcher: one change stream for the whole deployment, published to the channel layer for every replica."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from time import monotonic
+
+from changesource.backoff import Backoff
+from changesource.exceptions import HistoryLost, ZerosourceError
+from changesource.mapping.compiled import CompiledMapping, Report
+from changesource.services.publisher import Publisher
+from changesource.services.replay import batches
+from changesource.sources.base import ChangeSource
+from changesource.stream.batches import BARRIER, Batch
+from changesource.stream.grouping import Bounds
+from changesource.stream.transform import Transform
+
+logger = logging.getLogger(__name__)
+HEARTBEAT = "heartbeat"
+IDLE_MS = 500
+
+
+@dataclass(frozen=True)
+class Revision:
+    """A compiled mapping and the number of the revision that it was compiled from."""
+
+    number: int
+    mapping: CompiledMapping
+
+
+class Watcher:
+    """Publishes what happens from now on. What was before, replicas read themselves.
+
+    ``position`` is the cluster time up to which everything was published, 0 before the first barrier.
+    """
+
+    def __init__(
+        self,
+        source: ChangeSource,
+        publisher: Publisher,
+        revision: Callable[[], Awaitable[Revision]],
+        *,
+        bounds: Bounds,
+        keepalive: float,
+        report: Report,
+    ) -> None:
+        """``revision`` gives what is published now; ``keepalive`` is in seconds."""
+        self._source = source
+        self._publisher = publisher
+        self._revision = revision
+        self._bounds = bounds
+        self._keepalive = keepalive
+        self._report = report
+        self._backoff = Backoff()
+        self._last_barrier = 0.0
+        self._too_large = False
+        self.position = 0
+
+    async def run(self) -> None:
+        """Watch until cancelled. Faults are logged and retried; a revision that changed is taken up."""
+        while True:
+            try:
+                await self._watch()
+            except HistoryLost:
+                # Replicas that need what is gone find out themselves; publishing goes on from now.
+                logger.warning("watcher lost its place, going on from now", extra={"position": self.position})
+                self.position = 0
+            except ZerosourceError as error:
+                logger.warning("watcher retries", extra={"error": str(error), "tries": self._backoff.tries})
+                await self._backoff.wait()
+
+    async def _watch(self) -> None:
+        """Publish until the revision changes."""
+        revision = await self._revision()
+        if not self.position:
+            self.position = await self._source.barrier("watcher")
+        self._too_large = False
+        self._last_barrier = monotonic()
+        logger.info("watching", extra={"revision": revision.number, "position": self.position})
+        checked = monotonic()
+        transform = Transform(revision.mapping, self._report)
+        stream = batches(
+            self._source,
+            transform,
+            revision.mapping.by_collection,
+            self.position,
+            bounds=self._bounds,
+            idle_ms=min(IDLE_MS, int(self._keepalive * 500)),
+        )
+        async with aclosing(stream):
+            async for batch in stream:
+                if batch is not None:
+                    await self._publish(batch)
+                    self._backoff.reset()
+                now = monotonic()
+                if now - self._last_barrier >= self._keepalive:
+                    self._last_barrier = now
+                    await self._source.mark(HEARTBEAT)
+                if now - checked >= 1.0:
+                    checked = now
+                    if (await self._revision()).number != revision.number:
+                        # Another set of collections: a position in it must be one of its own, so a new barrier.
+                        self.position = 0
+                        return
+
+    async def _publish(self, batch: Batch) -> None:
+        if not batch.final:
+            self._too_large = True
+            return
+        if batch.runs and batch.runs[-1].table == BARRIER:
+            self._last_barrier = monotonic()
+        if self._too_large:
+            # A transaction that is too large for the layer is only announced; replicas read it themselves.
+            batch = Batch(self.position, batch.end, batch.fingerprints, pull=True)
+            self._too_large = False
+        await self._publisher.publish(batch)
+        self.position = batch.end

@@ -1,0 +1,56 @@
+"""What a database must offer to be a change source: the place where another one than MongoDB would plug in."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
+from typing import Protocol
+
+from changesource.stream.events import Event
+
+Document = Mapping[str, object]
+
+
+class ChangeFeed(Protocol):
+    """Reads the events of some collections, in order, from a position on."""
+
+    async def poll(self, wait_ms: int) -> Sequence[Event] | None:
+        """Return events after the position.
+
+        None says that the server, asked after the last event that was given, waited ``wait_ms`` and had nothing:
+        proof that what was given has ended. An empty sequence proves nothing.
+        """
+
+    async def close(self) -> None:
+        """Free what the server holds for it."""
+
+
+class ChangeSource(Protocol):
+    """One database.
+
+    Positions are cluster times: seconds << 32 | increment. Every method raises ``SourceUnavailable`` (or a
+    subclass) for a passing fault, and ``SourceRefused`` for one that will not pass.
+    """
+
+    async def barrier(self, name: str) -> int:
+        """Write a barrier and return the cluster time of its event, which is later than all that was read before."""
+
+    async def mark(self, name: str) -> str:
+        """Write a barrier without waiting for its event; return the mark by which the event is known."""
+
+    async def feed(self, collections: Collection[str], after: int) -> ChangeFeed:
+        """Open a feed of what comes after ``after``, the cluster time of an event of these or of a barrier.
+
+        The feed raises ``HistoryLost`` where the event at ``after`` does not come again.
+        """
+
+    def documents(self, collection: str, not_before: int) -> AsyncGenerator[Sequence[Document], None]:
+        """Give all documents of a collection, each batch read at ``not_before`` or later.
+
+        A lost cursor is opened anew after the last document, so each document present throughout comes once.
+        """
+
+    async def estimate(self, collection: str) -> int:
+        """Return about how many documents the collection has."""
+
+    async def close(self) -> None:
+        """Close all connections."""

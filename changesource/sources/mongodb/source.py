@@ -1,0 +1,137 @@
+"""MongoDB behind the ``ChangeSource`` interface."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncGenerator, Collection, Sequence
+from time import monotonic
+from typing import Any
+
+from bson import ObjectId
+from bson.codec_options import CodecOptions, DatetimeConversion
+from bson.binary import UuidRepresentation
+from pymongo import AsyncMongoClient
+from pymongo.asynchronous.cursor import AsyncCursor
+from pymongo.read_concern import ReadConcern
+from pymongo.uri_parser import parse_uri
+from pymongo.write_concern import WriteConcern
+
+from changesource.backoff import Backoff
+from changesource.exceptions import SourceUnavailable
+from changesource.sources.base import Document
+from changesource.sources.mongodb.errors import translated
+from changesource.sources.mongodb.feed import ChangeCursor, MongoFeed
+from changesource.stream.events import read_event, to_timestamp
+
+logger = logging.getLogger(__name__)
+
+# Lenient on purpose: a document that another client wrote must never stop the stream by its encoding.
+CODEC_OPTIONS: CodecOptions[dict[str, Any]] = CodecOptions(
+    tz_aware=True,
+    uuid_representation=UuidRepresentation.STANDARD,
+    unicode_decode_error_handler="replace",
+    datetime_conversion=DatetimeConversion.DATETIME_AUTO,
+)
+# What the URI does not say: fail over within seconds, and notice a half-open connection within a minute.
+CLIENT_DEFAULTS = {"serverSelectionTimeoutMS": 10_000, "socketTimeoutMS": 60_000, "connectTimeoutMS": 10_000}
+BARRIER_TIMEOUT = 30.0
+WRITE_TIMEOUT_MS = 20_000
+
+def connect(uri: str) -> AsyncMongoClient[dict[str, Any]]:
+    """Return a client for ``uri``, with our defaults where it says nothing. It connects when first used."""
+    given = {name.lower() for name in parse_uri(uri)["options"]}
+    defaults = {name: value for name, value in CLIENT_DEFAULTS.items() if name.lower() not in given}
+    return AsyncMongoClient(uri, appname="zerosource", **defaults)
+
+
+class MongoSource:
+    """A ``ChangeSource`` that reads one MongoDB database."""
+
+    codec_options = CODEC_OPTIONS
+
+    def __init__(
+        self,
+        uri: str,
+        database: str,
+        barrier_collection: str,
+        *,
+        feed_batch: int = 1000,
+        snapshot_batch: int = 1000,
+    ) -> None:
+        """``feed_batch`` and ``snapshot_batch`` bound the events and documents of one reply."""
+        self.client = connect(uri)
+        self.database = self.client.get_database(database, codec_options=CODEC_OPTIONS)
+        self.barrier_collection = barrier_collection
+        self._feed_batch = feed_batch
+        self._snapshot_batch = snapshot_batch
+
+    async def barrier(self, name: str) -> int:
+        """See ``ChangeSource.barrier``. The stream is opened first, so that the event cannot be missed."""
+        cursor = ChangeCursor(self, [self.barrier_collection], batch_size=100)
+        try:
+            await cursor.open({})
+            mark = await self.mark(name)
+            deadline = monotonic() + BARRIER_TIMEOUT
+            while monotonic() < deadline and cursor.live:
+                for raw in await cursor.more(wait_ms=500):
+                    event = read_event(raw, self.barrier_collection)
+                    if event is not None and event.target == mark:
+                        return event.cluster_time
+        finally:
+            await cursor.close()
+        raise SourceUnavailable(f"A barrier that was written to {self.barrier_collection} did not come back.")
+
+    async def mark(self, name: str) -> str:
+        """See ``ChangeSource.mark``. A replacement's event bears the document, so the mark needs no lookup."""
+        mark = str(ObjectId())
+        collection = self.database.get_collection(
+            self.barrier_collection, write_concern=WriteConcern("majority", wtimeout=WRITE_TIMEOUT_MS)
+        )
+        with translated():
+            await collection.replace_one({"_id": name}, {"mark": mark}, upsert=True)
+        return mark
+
+    async def feed(self, collections: Collection[str], after: int) -> MongoFeed:
+        """See ``ChangeSource.feed``."""
+        feed = MongoFeed(self, [*collections, self.barrier_collection], after, self._feed_batch)
+        try:
+            await feed.open()
+        except BaseException:
+            await feed.close()
+            raise
+        return feed
+
+    async def documents(self, collection: str, not_before: int) -> AsyncGenerator[Sequence[Document], None]:
+        """See ``ChangeSource.documents``: sorted by ``_id``, read concern majority, whatever the URI says."""
+        source = self.database.get_collection(collection, read_concern=ReadConcern("majority"))
+        after: dict[str, object] = {}
+        backoff = Backoff()
+        while True:
+            try:
+                async with self.client.start_session(causal_consistency=True) as session:
+                    session.advance_operation_time(to_timestamp(not_before))
+                    cursor = source.find(after, sort=[("_id", 1)], batch_size=self._snapshot_batch, session=session)
+                    async with cursor:
+                        while batch := await self._next(cursor):
+                            yield batch
+                            backoff.reset()
+                            # $expr, since a plain $gt stays within one BSON type.
+                            after = {"$expr": {"$gt": ["$_id", {"$literal": batch[-1]["_id"]}]}}
+                return
+            except SourceUnavailable as error:
+                extra = {"collection": collection, "error": str(error), "tries": backoff.tries}
+                logger.warning("copying goes on after a fault", extra=extra)
+                await backoff.wait()
+
+    async def _next(self, cursor: AsyncCursor[dict[str, Any]]) -> Sequence[Document]:
+        with translated():
+            return await cursor.to_list(self._snapshot_batch)
+
+    async def estimate(self, collection: str) -> int:
+        """See ``ChangeSource.estimate``."""
+        with translated():
+            return await self.database[collection].estimated_document_count()
+
+    async def close(self) -> None:
+        """See ``ChangeSource.close``."""
+        await self.client.close()

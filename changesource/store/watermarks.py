@@ -1,0 +1,78 @@
+"""Where replicas and the watcher stand, as rows that operators see."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from django.utils import timezone
+
+from changesource.models import Watermark as Row
+
+
+@dataclass(frozen=True)
+class SyncPoint:
+    """A replica's last initial sync: its ``replicaVersion``, and the position (a cluster time) that it showed."""
+
+    replica_version: str
+    position: int | None
+
+
+def sync_point(app_id: str, shard_num: int) -> SyncPoint | None:
+    """Return the replica's last initial sync, None where it is not known."""
+    row = Row.objects.filter(kind=Row.Kind.REPLICA, app_id=app_id, shard_num=shard_num).first()
+    if row is None:
+        return None
+    return SyncPoint(row.replica_version, int(row.sync_end) if row.sync_end else None)
+
+
+def begin_sync(app_id: str, shard_num: int, publications: Sequence[str], replica_version: str) -> None:
+    """Note that an initial sync has begun."""
+    values = {
+        "publications": list(publications),
+        "replica_version": replica_version,
+        "sync_end": "",
+        "sent": "",
+        "acked": "",
+        "state": "syncing",
+        "message": "",
+        "connected_at": timezone.now(),
+        "updated_at": timezone.now(),
+    }
+    Row.objects.update_or_create(values, kind=Row.Kind.REPLICA, app_id=app_id, shard_num=shard_num)
+
+
+def end_sync(app_id: str, shard_num: int, replica_version: str, position: int) -> None:
+    """Remember which position the snapshot of ``replica_version`` showed."""
+    Row.objects.filter(
+        kind=Row.Kind.REPLICA, app_id=app_id, shard_num=shard_num, replica_version=replica_version
+    ).update(sync_end=str(position), sent=replica_version, state="synced", updated_at=timezone.now())
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a connection tells of itself; an empty text leaves what was there."""
+
+    state: str
+    sent: str = ""
+    acked: str = ""
+    message: str = ""
+
+
+def note_progress(app_id: str, shard_num: int, progress: Progress, *, connected: bool = False) -> None:
+    """Write how far a replica is; ``connected`` marks the beginning of a connection."""
+    now = timezone.now()
+    values: dict[str, object] = {"state": progress.state, "message": progress.message, "updated_at": now}
+    if progress.sent:
+        values["sent"] = progress.sent
+    if progress.acked:
+        values["acked"] = progress.acked
+    if connected:
+        values["connected_at"] = now
+    Row.objects.update_or_create(values, kind=Row.Kind.REPLICA, app_id=app_id, shard_num=shard_num)
+
+
+def note_watcher(position: int, state: str = "watching") -> None:
+    """Write how far the watcher is."""
+    values = {"sent": str(position), "state": state, "updated_at": timezone.now()}
+    Row.objects.update_or_create(values, kind=Row.Kind.WATCHER, app_id="", shard_num=0)

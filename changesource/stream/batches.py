@@ -1,0 +1,172 @@
+"""Batches: what a stretch of the oplog did to the mapped tables, encoded once for every replica.
+
+On the channel layer a batch is one opaque payload: a line of JSON, then one frame a line (JSON holds no raw line
+break).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import NamedTuple
+
+import orjson
+
+BARRIER = ""  # the table name of a run that stands for a barrier
+
+
+class Run(NamedTuple):
+    """``count`` consecutive frames of one table, all of one cluster time.
+
+    A run of no frames says that an event touched the table's collection but no row.
+    """
+
+    cluster_time: int
+    table: str
+    count: int
+
+
+@dataclass(frozen=True)
+class Batch:
+    """All changes in (follows, end], both cluster times of events, in order.
+
+    ``fingerprints`` holds that of every table that the maker watches, touched or not, so that a reader knows that
+    nothing of its own is missing. ``final`` is False on the pieces of one MongoDB transaction that is still
+    arriving. ``pull`` says that the frames are not here and must be read from MongoDB. ``refill`` names tables
+    whose rows can only be had by reading their collection again.
+    """
+
+    follows: int
+    end: int
+    fingerprints: Mapping[str, str]
+    runs: tuple[Run, ...] = ()
+    frames: tuple[bytes, ...] = ()
+    final: bool = True
+    pull: bool = False
+    refill: tuple[str, ...] = ()
+
+    def pieces(self, after: int, tables: Collection[str]) -> Selection:
+        """Return what a replica of ``tables`` that stands at ``after`` must be sent."""
+        frames: list[bytes] = []
+        position = 0
+        barrier = False
+        source = iter(self.frames)
+        for cluster_time, table, count in self.runs:
+            part = islice(source, count)
+            if cluster_time <= after or (table != BARRIER and table not in tables):
+                _skip(part)
+                continue
+            frames.extend(part)
+            position = cluster_time
+            barrier = barrier or table == BARRIER
+        return Selection(position, barrier, frames)
+
+
+class Selection(NamedTuple):
+    """A replica's part of a batch.
+
+    ``position`` is the cluster time of the last event of its tables or of a barrier, 0 where there is none.
+    """
+
+    position: int
+    barrier: bool
+    frames: list[bytes]
+
+
+def _skip(part: Iterator[bytes]) -> None:
+    for _ in part:
+        pass
+
+
+def encode(batch: Batch) -> bytes:
+    """Return the payload of a batch."""
+    head = orjson.dumps(
+        {
+            "follows": batch.follows,
+            "end": batch.end,
+            "fingerprints": batch.fingerprints,
+            "runs": batch.runs,
+            "pull": batch.pull,
+            "refill": batch.refill,
+        }
+    )
+    return b"\n".join((head, *batch.frames))
+
+
+def decode(payload: bytes) -> Batch:
+    """Return the batch of a payload; ``ValueError`` where it is not one."""
+    lines = payload.split(b"\n")
+    try:
+        head = orjson.loads(lines[0])
+        batch = Batch(
+            head["follows"],
+            head["end"],
+            head["fingerprints"],
+            tuple(Run(*run) for run in head["runs"]),
+            tuple(lines[1:]),
+            pull=head["pull"],
+            refill=tuple(head["refill"]),
+        )
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"not a batch: {error}") from error
+    if sum(run.count for run in batch.runs) != len(batch.frames):
+        raise ValueError("not a batch: frames are missing")
+    return batch
+
+
+@dataclass
+class BatchBuilder:
+    """Collects runs until they become a batch; ``rows`` and ``size`` (bytes) say how large it has grown."""
+
+    follows: int
+    fingerprints: Mapping[str, str]
+    end: int = 0
+    rows: int = 0
+    size: int = 0
+    _runs: list[Run] = field(default_factory=list)
+    _frames: list[bytes] = field(default_factory=list)
+    _refill: set[str] = field(default_factory=set)
+
+    def __bool__(self) -> bool:
+        return self.end != 0
+
+    def touch(self, cluster_time: int) -> None:
+        """Say that the batch reaches up to an event at ``cluster_time``, whatever it did."""
+        self.end = cluster_time
+
+    def add(self, cluster_time: int, table: str, frames: Collection[bytes]) -> None:
+        """Add the frames that one event made for one table."""
+        last = self._runs[-1] if self._runs else None
+        if last and last.cluster_time == cluster_time and last.table == table:
+            self._runs[-1] = Run(cluster_time, table, last.count + len(frames))
+        else:
+            self._runs.append(Run(cluster_time, table, len(frames)))
+        self._frames.extend(frames)
+        self.rows += len(frames)
+        self.size += sum(map(len, frames))
+
+    def refill(self, tables: Iterable[str]) -> None:
+        """Say that these tables must be read again."""
+        self._refill.update(tables)
+
+    def append(self, other: BatchBuilder) -> None:
+        """Take over what ``other`` holds, which follows what is here."""
+        self.end = other.end
+        self._runs.extend(other._runs)
+        self._frames.extend(other._frames)
+        self._refill |= other._refill
+        self.rows += other.rows
+        self.size += other.size
+
+    def build(self, *, final: bool = True) -> Batch:
+        """Return the batch."""
+        return Batch(
+            self.follows,
+            self.end,
+            self.fingerprints,
+            tuple(self._runs),
+            tuple(self._frames),
+            final=final,
+            refill=tuple(sorted(self._refill)),
+        )

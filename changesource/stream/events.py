@@ -1,0 +1,86 @@
+"""Change stream events, read from MongoDB's documents into values that the rest needs no driver for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from bson import Timestamp
+
+Kind = Literal["insert", "update", "replace", "delete", "drop", "rename", "dropDatabase", "barrier"]
+DATA_KINDS: dict[object, Kind] = {
+    "insert": "insert",
+    "update": "update",
+    "replace": "replace",
+    "delete": "delete",
+    "drop": "drop",
+    "rename": "rename",
+    "dropDatabase": "dropDatabase",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One change event.
+
+    ``cluster_time`` is seconds << 32 | increment. ``transaction`` is (lsid, txnNumber) of a MongoDB transaction.
+    ``document`` is the document after the change, None where there is none; ``target`` is the collection that a
+    ``rename`` gives, or the mark that a ``barrier`` bears.
+    """
+
+    kind: Kind
+    cluster_time: int
+    collection: str = ""
+    document_id: object = None
+    document: Mapping[str, object] | None = None
+    transaction: tuple[object, object] | None = None
+    target: str = ""
+
+
+def to_cluster_time(timestamp: Timestamp) -> int:
+    """Return a BSON timestamp as one integer."""
+    return timestamp.time << 32 | timestamp.inc
+
+
+def to_timestamp(cluster_time: int) -> Timestamp:
+    """Return the BSON timestamp of a cluster time."""
+    return Timestamp(cluster_time >> 32, cluster_time & 0xFFFFFFFF)
+
+
+def read_event(raw: Mapping[str, object], barrier_collection: str) -> Event | None:
+    """Return the event of a change stream's document; None for kinds that say nothing of rows."""
+    kind = DATA_KINDS.get(raw.get("operationType"))
+    cluster_time = raw.get("clusterTime")
+    if kind is None or not isinstance(cluster_time, Timestamp):
+        return None
+    collection = _text(raw, "ns", "coll")
+    document = raw.get("fullDocument")
+    if not isinstance(document, Mapping):
+        document = None
+    if collection == barrier_collection:
+        mark = document.get("mark") if document is not None else None
+        return Event("barrier", to_cluster_time(cluster_time), collection, target=str(mark or ""))
+    key = raw.get("documentKey")
+    return Event(
+        kind,
+        to_cluster_time(cluster_time),
+        collection,
+        key.get("_id") if isinstance(key, Mapping) else None,
+        document,
+        _transaction(raw),
+        _text(raw, "to", "coll"),
+    )
+
+
+def _text(raw: Mapping[str, object], outer: str, inner: str) -> str:
+    value = raw.get(outer)
+    found = value.get(inner) if isinstance(value, Mapping) else None
+    return found if isinstance(found, str) else ""
+
+
+def _transaction(raw: Mapping[str, object]) -> tuple[object, object] | None:
+    session = raw.get("lsid")
+    if not isinstance(session, Mapping):
+        return None
+    return session.get("id"), raw.get("txnNumber")

@@ -1,0 +1,11 @@
+"""The URLs of the app that are answered over plain HTTP."""
+
+from __future__ import annotations
+
+from django.urls import path
+
+from . import views
+
+urlpatterns = [
+    path("healthz", views.healthz, name="healthz"),
+]

@@ -1,0 +1,219 @@
+"""Fixtures that start real services, wait until they answer, and end them whatever happens.
+
+A service that cannot start fails the run; nothing is skipped.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+from pymongo import MongoClient
+from pymongo.database import Database
+
+from devtools.postgres import Postgres
+from devtools.redis import RedisServer
+from devtools.secantusdb import SecantusDB
+from devtools.zerocache import ZeroCache
+from devtools.zeroclient import QueryArguments, QueryServer, ZeroClient
+from tests.harness.deployment import Deployment
+
+Document = dict[str, Any]
+
+
+def pytest_configure() -> None:
+    """A run that is told to end still ends its services."""
+    signal.signal(signal.SIGTERM, lambda *_: pytest.exit("terminated", returncode=143))
+
+
+@dataclass(frozen=True)
+class MongoServer:
+    """The MongoDB of the run: SecantusDB, or the replica set at ``TEST_MONGODB_URI``."""
+
+    uri: str
+    client: MongoClient[Document]
+    is_secantusdb: bool
+
+
+class DeploymentFactory(Protocol):
+    """See the fixture ``deployment``."""
+
+    def __call__(
+        self, database: str = "sqlite", redis: bool = False, migrate: bool = True, **settings: str
+    ) -> Deployment: ...
+
+
+class ZeroCacheFactory(Protocol):
+    """See the fixture ``zero_cache``."""
+
+    def __call__(self, upstream: str, *, supervised: bool = True, **options: Any) -> ZeroCache: ...
+
+
+@pytest.fixture(scope="session")
+def mongodb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MongoServer]:
+    """A MongoDB for the whole run; use ``mongo`` for a database of one's own in it."""
+    with ExitStack() as stack:
+        uri = os.environ.get("TEST_MONGODB_URI", "")
+        is_secantusdb = not uri
+        if is_secantusdb:
+            server = SecantusDB(tmp_path_factory.mktemp("mongodb"))
+            server.start()
+            stack.callback(server.stop)
+            uri = server.uri
+        client: MongoClient[Document] = MongoClient(uri)
+        stack.callback(client.close)
+        client.admin.command("ping")
+        yield MongoServer(uri, client, is_secantusdb)
+
+
+@pytest.fixture
+def mongo(mongodb: MongoServer) -> Iterator[Database[Document]]:
+    """A database with a name that was never used before; dropped after the test."""
+    database = mongodb.client[f"test_{uuid.uuid4().hex[:12]}"]
+    yield database
+    mongodb.client.drop_database(database.name)
+
+
+@pytest.fixture
+def secantusdb(tmp_path: Path) -> Iterator[Callable[..., SecantusDB]]:
+    """Starts SecantusDBs of the test's own, which it may kill, stop and start: ``secantusdb(oplog_entries=1000)``."""
+    with ExitStack() as stack:
+
+        def start(**options: Any) -> SecantusDB:
+            server = SecantusDB(tmp_path / f"secantusdb-{uuid.uuid4().hex[:6]}", **options)
+            stack.callback(server.kill)
+            server.start()
+            return server
+
+        yield start
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    """A PostgreSQL for the whole run."""
+    server = Postgres(tmp_path_factory.mktemp("postgres") / "data")
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def postgres_database(postgres: Postgres) -> Iterator[Callable[[], str]]:
+    """Makes new PostgreSQL databases and returns their URLs; dropped after the test."""
+    names: list[str] = []
+
+    def create() -> str:
+        names.append(f"test_{uuid.uuid4().hex[:12]}")
+        return postgres.create_database(names[-1])
+
+    yield create
+    for name in names:
+        postgres.drop_database(name)
+
+
+@pytest.fixture(scope="session")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A Redis for the whole run."""
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An SQLite file with every migration applied, to be copied."""
+    directory = tmp_path_factory.mktemp("migrated")
+    path = directory / "migrated.sqlite3"
+    Deployment(directory, {"DATABASE_URL": f"sqlite:///{path}"}).manage("migrate", "--verbosity", "0")
+    return path
+
+
+@pytest.fixture
+def deployment(
+    request: pytest.FixtureRequest, tmp_path: Path, mongodb: MongoServer, mongo: Database[Document]
+) -> Iterator[DeploymentFactory]:
+    """Makes deployments on the test's MongoDB database; ``server()`` and ``watcher()`` of each start processes.
+
+    ``database`` is "sqlite" or "postgres", migrated unless ``migrate`` is False; ``redis`` adds a channel layer
+    between processes; ``settings`` are environment variables, such as ``KEEPALIVE_SECONDS="5"``.
+    """
+    with ExitStack() as stack:
+
+        def create(database: str = "sqlite", redis: bool = False, migrate: bool = True, **settings: str) -> Deployment:
+            directory = tmp_path / f"deployment-{uuid.uuid4().hex[:6]}"
+            directory.mkdir()
+            own = {"MONGODB_URI": mongodb.uri, "MONGODB_DATABASE": mongo.name}
+            if redis:
+                own["REDIS_URL"] = request.getfixturevalue("redis").url
+            if database == "postgres":
+                own["DATABASE_URL"] = request.getfixturevalue("postgres_database")()
+            else:
+                path = directory / "zerosource.sqlite3"
+                own["DATABASE_URL"] = f"sqlite:///{path}"
+                if migrate:
+                    shutil.copy(request.getfixturevalue("migrated_sqlite"), path)
+            made = Deployment(directory, {**own, **settings})
+            stack.callback(made.close)
+            if migrate and database == "postgres":
+                made.manage("migrate", "--verbosity", "0")
+            return made
+
+        yield create
+
+
+@pytest.fixture
+def zero_cache(tmp_path: Path, postgres_database: Callable[[], str]) -> Iterator[ZeroCacheFactory]:
+    """Starts zero-caches, without waiting until they are ready.
+
+    ``zero_cache(server.stream_url, app_id="one", publications=["p"], query_url=..., settings={...})``
+    """
+    with ExitStack() as stack:
+
+        def start(upstream: str, *, supervised: bool = True, **options: Any) -> ZeroCache:
+            directory = tmp_path / f"zero-cache-{uuid.uuid4().hex[:6]}"
+            cache = ZeroCache(directory, upstream, postgres_database(), **options)
+            stack.callback(cache.replica.close)
+            stack.callback(cache.kill)
+            cache.start(supervised)
+            return cache
+
+        yield start
+
+
+@pytest.fixture
+def query_server(tmp_path: Path) -> Iterator[Callable[[dict[str, object]], QueryServer]]:
+    """Starts query endpoints: ``query_server(zero_schema({...})).url`` is a zero-cache's ``query_url``."""
+    with ExitStack() as stack:
+
+        def start(schema: dict[str, object]) -> QueryServer:
+            server = QueryServer(tmp_path, schema)
+            stack.callback(server.stop)
+            server.start()
+            return server
+
+        yield start
+
+
+@pytest.fixture
+def zero_client(tmp_path: Path) -> Iterator[Callable[..., ZeroClient]]:
+    """Starts Zero clients: ``zero_client(cache.url, schema, ["message"])``; see ``ZeroClient`` for the views."""
+    with ExitStack() as stack:
+
+        def start(
+            cache_url: str, schema: dict[str, object], views: dict[str, QueryArguments] | list[str]
+        ) -> ZeroClient:
+            client = ZeroClient(tmp_path, cache_url, schema, views)
+            stack.callback(client.stop)
+            client.start()
+            return client
+
+        yield start

@@ -1,0 +1,122 @@
+"""Django's settings, made from ``changesource.conf``: the environment is read there alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import environ
+
+from changesource import conf
+
+settings = conf.settings()
+
+BASE_DIR = conf.ROOT
+DEBUG = settings.debug
+SECRET_KEY = settings.secret_key
+ALLOWED_HOSTS = list(settings.allowed_hosts)
+
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "channels",
+    "changesource",
+]
+
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "changesource.static_files.StaticFilesMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+
+ROOT_URLCONF = "zerosource_project.urls"
+ASGI_APPLICATION = "zerosource_project.asgi.application"
+
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator"},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+]
+
+
+def _database(url: str) -> dict[str, Any]:
+    """Django's entry for DATABASE_URL; a relative SQLite path starts at the project."""
+    entry: dict[str, Any] = environ.Env.db_url_config(url)
+    if entry["ENGINE"] == "django.db.backends.sqlite3":
+        if entry["NAME"] != ":memory:":
+            entry["NAME"] = str(BASE_DIR / entry["NAME"])
+        # WAL lets the admin read while the watcher writes. A transaction that began as a reader cannot wait for the
+        # write lock, it fails at once; so each asks for the lock at its beginning, and waits for at most `timeout`.
+        entry["OPTIONS"] = {
+            "transaction_mode": "IMMEDIATE",
+            "timeout": 20,
+            "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
+        }
+    else:
+        entry["CONN_HEALTH_CHECKS"] = True
+    return entry
+
+
+DATABASES = {"default": _database(settings.database_url)}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+CHANNEL_LAYERS: dict[str, dict[str, Any]] = {
+    "default": {
+        "BACKEND": "channels_redis.core.RedisChannelLayer",
+        "CONFIG": {"hosts": [settings.redis_url], "capacity": settings.layer_capacity},
+    }
+    if settings.redis_url
+    else {
+        "BACKEND": "channels.layers.InMemoryChannelLayer",
+        "CONFIG": {"capacity": settings.layer_capacity},
+    }
+}
+
+LANGUAGE_CODE = "en-us"
+USE_I18N = False
+USE_TZ = True
+TIME_ZONE = "UTC"
+
+STATIC_URL = "static/"
+WHITENOISE_USE_FINDERS = True  # the admin's files are served from where they are installed; no collectstatic
+WHITENOISE_AUTOREFRESH = settings.debug
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {
+        "text": {"()": "changesource.logs.TextFormatter"},
+        "json": {"()": "changesource.logs.JsonFormatter"},
+    },
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": settings.log_format}},
+    "root": {"handlers": ["stderr"], "level": "WARNING"},
+    "loggers": {
+        "changesource": {"level": settings.log_level},
+        # Django's own handlers would print each line a second time, in another form.
+        "django": {"handlers": ["stderr"], "level": "INFO", "propagate": False},
+        "django.server": {"handlers": ["stderr"], "level": "INFO", "propagate": False},
+    },
+}
