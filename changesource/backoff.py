@@ -17,7 +17,7 @@ class Backoff:
 
     def next_delay(self) -> float:
         """Return how long to wait now, in seconds, and count the try."""
-        limit = min(self.longest, self.first * 2 ** min(self.tries, 30))
+        limit: float = min(self.longest, self.first * 2 ** min(self.tries, 30))
         self.tries += 1
         return limit * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, guards nothing
 

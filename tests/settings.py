@@ -1,4 +1,4 @@
-"""Django's settings for tests: the project's own, without a developer's ``.env`` and with data in a temporary folder."""
+"""Django's settings for tests: the project's own, with no developer's ``.env`` and data in a temporary folder."""
 
 from __future__ import annotations
 

@@ -65,8 +65,8 @@ class MappedTable:
         """Return the row of ``document``, None where the filter or an error leaves it out."""
         try:
             row, faults = self.compiled.row_with_errors(document)
-        except RowRejected as fault:
-            report(RowFault(self.name, _shown_id(document), fault.column, fault.reason, left_out=True))
+        except RowRejected as error:
+            report(RowFault(self.name, _shown_id(document), error.column, error.reason, left_out=True))
             return None
         for fault in faults:
             report(RowFault(self.name, _shown_id(document), fault.column, fault.reason, left_out=False))
@@ -76,11 +76,15 @@ class MappedTable:
         self, document: Mapping[str, object], encode: Callable[[JsonRow], bytes], report: Report
     ) -> bytes | None:
         """Return ``document``'s frame by ``encode``, None where it has no row here."""
-        row = self.row(document, report)
-        if row is None:
+        try:
+            row = self.row(document, report)
+            frame = None if row is None else encode(row)
+        except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:
+            # A value that nobody foresaw must not stop the stream: its row is left out, and listed.
+            reason = f"{type(error).__name__} while the row was made"
+            report(RowFault(self.name, _shown_id(document), "", reason, left_out=True))
             return None
-        frame = encode(row)
-        if len(frame) > MAX_ROW_BYTES:
+        if frame is not None and len(frame) > MAX_ROW_BYTES:
             reason = f"the row has {len(frame)} bytes, {MAX_ROW_BYTES} are allowed"
             report(RowFault(self.name, _shown_id(document), "", reason, left_out=True))
             return None

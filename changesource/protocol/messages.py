@@ -51,9 +51,7 @@ def rollback() -> str:
 
 def reset_required(message: str, code: str) -> str:
     """Make zero-cache drop its replica and sync anew; ``message`` is what its operator reads."""
-    return dumps(
-        ["control", {"tag": "reset-required", "message": message, "errorDetails": {"code": code}}]
-    ).decode()
+    return dumps(["control", {"tag": "reset-required", "message": message, "errorDetails": {"code": code}}]).decode()
 
 
 def data(change: dict[str, object]) -> str:

@@ -3,7 +3,7 @@ or that no watcher serves, sends them itself. The same events give the same batc
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncGenerator, Collection
 
 from changesource.sources.base import ChangeSource
 from changesource.stream.batches import Batch
@@ -22,7 +22,7 @@ async def batches(
     *,
     bounds: Bounds,
     idle_ms: int,
-) -> AsyncIterator[Batch | None]:
+) -> AsyncGenerator[Batch | None, None]:
     """Give the batches after ``after``, and None whenever ``idle_ms`` went by with nothing at hand.
 
     ``collections`` are those whose events move the position; ``transform`` may serve fewer. Raises what the feed

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from functools import lru_cache
 
 from channels.layers import get_channel_layer
@@ -13,7 +12,6 @@ from django.db import DatabaseError
 from changesource.conf import Settings, settings
 from changesource.exceptions import ConfigurationUnavailable, SettingError
 from changesource.mapping.compiled import CompiledMapping
-from changesource.mapping.spec import IdType
 from changesource.protocol.request import StreamRequest
 from changesource.services.bookkeeping import FaultLog, write
 from changesource.services.configuration import acurrent
@@ -22,7 +20,6 @@ from changesource.services.publisher import Publisher
 from changesource.services.session import Limits, ReplicaSession
 from changesource.services.subscriber import Subscriber
 from changesource.services.watcher import Revision, Watcher
-from changesource.sources.mongodb.inspect import id_type
 from changesource.sources.mongodb.source import MongoSource
 from changesource.store import watermarks
 from changesource.stream.grouping import Bounds
@@ -36,13 +33,6 @@ def mongodb_uri(chosen: Settings) -> str:
     if not chosen.mongodb_uri:
         raise SettingError("MONGODB_URI is not set.")
     return chosen.mongodb_uri
-
-
-def id_type_reader() -> Callable[[str], IdType] | None:
-    """Return what tells publishing the type of a collection's ``_id``; None where no MongoDB is configured."""
-    chosen = settings()
-    uri = chosen.mongodb_uri
-    return None if uri is None else lambda collection: id_type(uri, chosen.mongodb_database, collection)
 
 
 class Runtime:
@@ -127,5 +117,3 @@ def _runtime(loop: asyncio.AbstractEventLoop) -> Runtime:
 def runtime() -> Runtime:
     """Return the runtime of the running event loop."""
     return _runtime(asyncio.get_running_loop())
-
-

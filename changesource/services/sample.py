@@ -11,7 +11,8 @@ from changesource import sample_data
 from changesource.conf import Settings
 from changesource.mapping.formats import read_specification
 from changesource.services.configuration import current, import_specification
-from changesource.services.runtime import id_type_reader, mongodb_uri
+from changesource.services.inference import id_type_reader
+from changesource.services.runtime import mongodb_uri
 from changesource.sources.mongodb.errors import translated
 
 

@@ -104,7 +104,7 @@ class ReplicaSession:
             self._state = "reset"
             await self._send(messages.reset_required(str(error), error.code))
         except ZerosourceError as error:
-            logger.error("connection ends", extra=self._names() | {"error": str(error)})  # noqa: TRY400
+            logger.error("connection ends", extra=self._names() | {"error": str(error)})
         finally:
             self._subscriber.detach(self.mailbox)
             for task in helpers:
@@ -128,9 +128,7 @@ class ReplicaSession:
 
     async def _initial_sync(self) -> None:
         request, fingerprint = self.request, self._mapping.fingerprint
-        sync = InitialSync(
-            self._source, self._mapping, request, bounds=self._limits.bounds, report=self.faults.report
-        )
+        sync = InitialSync(self._source, self._mapping, request, bounds=self._limits.bounds, report=self.faults.report)
         began = await self._later_than_before(sync)
         version = Watermark(began, fingerprint)
         logger.info("initial sync begins", extra=self._names() | {"watermark": version})
@@ -269,5 +267,3 @@ class ReplicaSession:
 
     def _names(self) -> dict[str, object]:
         return {"app_id": self.request.app_id, "shard": self.request.shard_num}
-
-

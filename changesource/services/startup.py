@@ -17,7 +17,7 @@ from changesource.backoff import Backoff
 from changesource.conf import Settings
 from changesource.exceptions import ConfigurationUnavailable, SourceUnavailable
 from changesource.services import configuration
-from changesource.services.runtime import id_type_reader
+from changesource.services.inference import id_type_reader
 
 logger = logging.getLogger(__name__)
 MIGRATION_LOCK = 0x7A65726F  # any number that is ours

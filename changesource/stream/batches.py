@@ -17,14 +17,14 @@ BARRIER = ""  # the table name of a run that stands for a barrier
 
 
 class Run(NamedTuple):
-    """``count`` consecutive frames of one table, all of one cluster time.
+    """``frames`` consecutive frames of one table, all of one cluster time.
 
     A run of no frames says that an event touched the table's collection but no row.
     """
 
     cluster_time: int
     table: str
-    count: int
+    frames: int
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def encode(batch: Batch) -> bytes:
             "follows": batch.follows,
             "end": batch.end,
             "fingerprints": batch.fingerprints,
-            "runs": batch.runs,
+            "runs": [value for run in batch.runs for value in run],
             "pull": batch.pull,
             "refill": batch.refill,
         }
@@ -99,18 +99,19 @@ def decode(payload: bytes) -> Batch:
     lines = payload.split(b"\n")
     try:
         head = orjson.loads(lines[0])
+        runs = head["runs"]
         batch = Batch(
             head["follows"],
             head["end"],
             head["fingerprints"],
-            tuple(Run(*run) for run in head["runs"]),
+            tuple(map(Run, runs[0::3], runs[1::3], runs[2::3])),
             tuple(lines[1:]),
             pull=head["pull"],
             refill=tuple(head["refill"]),
         )
     except (KeyError, TypeError) as error:
         raise ValueError(f"not a batch: {error}") from error
-    if sum(run.count for run in batch.runs) != len(batch.frames):
+    if sum(run.frames for run in batch.runs) != len(batch.frames):
         raise ValueError("not a batch: frames are missing")
     return batch
 
@@ -139,7 +140,7 @@ class BatchBuilder:
         """Add the frames that one event made for one table."""
         last = self._runs[-1] if self._runs else None
         if last and last.cluster_time == cluster_time and last.table == table:
-            self._runs[-1] = Run(cluster_time, table, last.count + len(frames))
+            self._runs[-1] = Run(cluster_time, table, last.frames + len(frames))
         else:
             self._runs.append(Run(cluster_time, table, len(frames)))
         self._frames.extend(frames)

@@ -9,6 +9,7 @@ from django.core.management.base import BaseCommand, CommandError
 from changesource.conf import settings
 from changesource.exceptions import ZerosourceError
 from changesource.services.configuration import load_managed
+from changesource.services.inference import id_type_reader
 
 
 class Command(BaseCommand):
@@ -21,7 +22,7 @@ class Command(BaseCommand):
         if not settings().has_managed_source:
             raise CommandError("Neither SCHEMA_URL, SCHEMA_FILE, TABLE_MAPPINGS_URL nor TABLE_MAPPINGS_FILE is set.")
         try:
-            revision = load_managed(again=True)
+            revision = load_managed(infer=id_type_reader(), again=True)
         except ZerosourceError as exc:
             raise CommandError(f"Nothing was changed. {exc}") from exc
         self.stdout.write(f"serving {revision}" if revision else "nothing is served yet")

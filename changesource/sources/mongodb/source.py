@@ -8,8 +8,8 @@ from time import monotonic
 from typing import Any
 
 from bson import ObjectId
-from bson.codec_options import CodecOptions, DatetimeConversion
 from bson.binary import UuidRepresentation
+from bson.codec_options import CodecOptions, DatetimeConversion
 from pymongo import AsyncMongoClient
 from pymongo.asynchronous.cursor import AsyncCursor
 from pymongo.read_concern import ReadConcern
@@ -37,10 +37,11 @@ CLIENT_DEFAULTS = {"serverSelectionTimeoutMS": 10_000, "socketTimeoutMS": 60_000
 BARRIER_TIMEOUT = 30.0
 WRITE_TIMEOUT_MS = 20_000
 
+
 def connect(uri: str) -> AsyncMongoClient[dict[str, Any]]:
     """Return a client for ``uri``, with our defaults where it says nothing. It connects when first used."""
     given = {name.lower() for name in parse_uri(uri)["options"]}
-    defaults = {name: value for name, value in CLIENT_DEFAULTS.items() if name.lower() not in given}
+    defaults: dict[str, Any] = {name: value for name, value in CLIENT_DEFAULTS.items() if name.lower() not in given}
     return AsyncMongoClient(uri, appname="zerosource", **defaults)
 
 

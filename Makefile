@@ -1,0 +1,51 @@
+# `make help` lists what there is. Everything may be repeated; what is done already takes no time.
+
+export PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install run zero test test-all lint services
+
+help:
+	@echo "make run       serve at http://localhost:3000 with an embedded MongoDB and sample data"
+	@echo "make zero      run a zero-cache against it and show the rows that arrive"
+	@echo "make test      lint, and every test but the slow ones"
+	@echo "make test-all  lint, and every test"
+	@echo "make lint      ruff, mypy and the rules on imports"
+	@echo "make install   the virtual environment alone ($(VENV))"
+
+install: $(INSTALLED)
+
+$(INSTALLED): requirements.txt requirements-dev.txt
+	@sh devtools/system-packages.sh python3-venv
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or later is needed; name one with PYTHON=."; exit 1; }
+	@test -x $(BIN)/pip || { echo "Making $(VENV) ..."; $(PYTHON) -m venv --clear $(VENV); }
+	@echo "Installing Python packages (about half a minute) ..."
+	@$(BIN)/pip install --quiet --quiet --disable-pip-version-check --no-input -r requirements-dev.txt
+	@touch $@
+
+run: install
+	@DEBUG=1 exec $(BIN)/python manage.py serve --sample-data
+
+zero: install
+	@sh devtools/system-packages.sh postgresql
+	@exec $(BIN)/python -m devtools.zero
+
+# What the tests run beside the Python packages: PostgreSQL, Redis, and zero-cache from npm.
+services: install
+	@sh devtools/system-packages.sh postgresql redis-server
+	@$(BIN)/python -m devtools.node
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: services lint
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: services lint
+	$(BIN)/python -m pytest
