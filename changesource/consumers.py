@@ -7,8 +7,10 @@ import logging
 
 from channels.generic.websocket import AsyncWebsocketConsumer
 
+from changesource.conf import settings
 from changesource.exceptions import ZerosourceError
 from changesource.protocol.request import StreamRequest, acked_watermark
+from changesource.services import access
 from changesource.services.runtime import runtime
 from changesource.services.session import ReplicaSession
 
@@ -28,6 +30,7 @@ class ChangeStreamConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # the
     async def connect(self) -> None:
         """Accept a request that can be served; refuse (HTTP 403) with the reason in the log."""
         try:
+            await access.admit(self.scope, settings())
             request = StreamRequest.parse(self.scope["query_string"])
             self.session = await runtime().session(request, self.send_frame)
         except ZerosourceError as error:

@@ -71,6 +71,31 @@ class UnknownPublication(RequestRefused):
     remedy = "Create the publication in the admin, or correct ZERO_APP_PUBLICATIONS of that zero-cache."
 
 
+class AccessRefused(RequestRefused):
+    """The connection has no valid API key."""
+
+    code = "ZS122"
+    remedy = (
+        "Put a key into ZERO_UPSTREAM_DB of that zero-cache, as its parameter apiKey and percent-encoded: one that "
+        "createapikey or the admin made, or one of CHANGE_SOURCE_API_KEYS."
+    )
+
+
+class OriginRefused(RequestRefused):
+    """A page of another site, or of none, tried to connect."""
+
+    code = "ZS123"
+    remedy = "zero-cache sends no Origin. If this page is yours, serve it from this host, named in ALLOWED_HOSTS."
+
+
+class AccessUnchecked(ZerosourceError):
+    """The API key could not be checked."""
+
+    code = "ZS124"
+    retryable = True
+    remedy = "Check DATABASE_URL and the database. Keys in CHANGE_SOURCE_API_KEYS need no database."
+
+
 class ResetRequired(ZerosourceError):
     """The replica's position cannot be served any more."""
 

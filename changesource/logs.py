@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from datetime import UTC, datetime
 
 # What every record has; all else on a record came from `extra`. Django adds the request to its own records, whose text
 # has the query string: an API key may be in it.
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "request"}
+
+# An API key in a URL, wherever it got into a line: in an exception's text, in the repr of a request.
+_KEY_IN_URL = re.compile(r"""((?:\bapiKey|[?&]k)=)[^&\s"'\\<>]+""")
 
 
 def fields_of(record: logging.LogRecord) -> dict[str, object]:
@@ -37,7 +41,7 @@ class TextFormatter(_Formatter):
         line = f"{self.formatTime(record)} {record.levelname} {record.name}: {record.getMessage()}"
         pairs = "".join(f" {name}={_shown(value)}" for name, value in fields_of(record).items())
         trouble = self.trouble(record)
-        return f"{line}{pairs}\n{trouble}" if trouble else line + pairs
+        return _without_keys(f"{line}{pairs}\n{trouble}" if trouble else line + pairs)
 
 
 class JsonFormatter(_Formatter):
@@ -54,7 +58,11 @@ class JsonFormatter(_Formatter):
         line.update((name, value) for name, value in fields_of(record).items() if name not in line)
         if trouble := self.trouble(record):
             line["traceback"] = trouble
-        return json.dumps(line, default=str)
+        return _without_keys(json.dumps(line, default=str))
+
+
+def _without_keys(line: str) -> str:
+    return _KEY_IN_URL.sub(r"\1***", line)
 
 
 def _shown(value: object) -> str:

@@ -8,4 +8,5 @@ from . import views
 
 urlpatterns = [
     path("healthz", views.healthz, name="healthz"),
+    path("changes/v0/stream", views.stream, name="stream"),
 ]

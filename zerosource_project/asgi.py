@@ -10,6 +10,8 @@ from django.core.asgi import get_asgi_application
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "zerosource_project.settings")
 http = get_asgi_application()
 
+from changesource import access_log  # noqa: E402 - as the next one
 from changesource.routing import websocket_urlpatterns  # noqa: E402 - models can be imported only now
 
+access_log.leave_out_queries()
 application = ProtocolTypeRouter({"http": http, "websocket": URLRouter(websocket_urlpatterns)})

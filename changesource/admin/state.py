@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from django.contrib import admin
-from django.db.models import Model
+from django.contrib import admin, messages
+from django.db.models import Model, QuerySet
 from django.http import HttpRequest
 
 from changesource.models import ApiKey, Lease, ManagedContent, MappingRevision, RowError, Watermark
+from changesource.store import api_keys
 
 if TYPE_CHECKING:
     AnyModelAdmin = admin.ModelAdmin[Model]
     ApiKeyModelAdmin = admin.ModelAdmin[ApiKey]
 else:
     AnyModelAdmin = ApiKeyModelAdmin = admin.ModelAdmin
+
+KEY_FIELDS = ("name", "prefix", "created", "revoked")
 
 
 class StateAdmin(AnyModelAdmin):
@@ -73,12 +76,34 @@ class ManagedContentAdmin(StateAdmin):
 
 @admin.register(ApiKey)
 class ApiKeyAdmin(ApiKeyModelAdmin):
-    """Keys are made elsewhere; here they are shown and revoked."""
+    """Makes keys, each shown once, and revokes them."""
 
-    list_display = ("name", "prefix", "created", "revoked")
-    fields = ("name", "prefix", "created", "revoked")
-    readonly_fields = ("name", "prefix", "created")
+    list_display = KEY_FIELDS
+    actions = ("revoke",)
 
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        """Nobody: a key is shown once, when it is made, and only its hash is kept."""
+    def get_fields(self, request: HttpRequest, obj: ApiKey | None = None) -> tuple[str, ...]:
+        """A new key has a name and nothing else."""
+        return KEY_FIELDS if obj else ("name",)
+
+    def get_readonly_fields(self, request: HttpRequest, obj: ApiKey | None = None) -> tuple[str, ...]:
+        """What was made stays as it is; revoking is an action of the list."""
+        return KEY_FIELDS if obj else ()
+
+    def has_delete_permission(self, request: HttpRequest, obj: ApiKey | None = None) -> bool:
+        """Nobody: were the last revoked key gone, the next start would take itself for the first one."""
         return False
+
+    def save_model(self, request: HttpRequest, obj: ApiKey, form: object, change: bool) -> None:
+        """Make the key and show it; it is kept nowhere."""
+        if not change:
+            key = api_keys.generate(obj)
+            messages.warning(request, f"The key {obj.name!r} is shown this once, copy it now: {key}")
+
+    @admin.action(description="Revoke the selected keys: new connections with them are refused", permissions=["change"])
+    def revoke(self, request: HttpRequest, queryset: QuerySet[ApiKey]) -> None:
+        """Revoke those that are not revoked yet, and leave a note in the history."""
+        keys = list(queryset.filter(revoked=None))
+        for key in keys:
+            api_keys.revoke(key.name)
+            self.log_change(request, key, "Revoked.")
+        messages.success(request, f"{len(keys)} revoked.")

@@ -19,7 +19,8 @@ NUL = b"\\u0000"
 
 def dumps(value: object) -> bytes:
     """Return ``value`` as JSON on one line; ``TypeError`` where zero-cache could not store it."""
-    encoded = orjson.dumps(value)
+    # Mapped numbers are doubles: an integer beyond 2^53 - 1 would be rounded, one beyond int64 end zero-cache.
+    encoded = orjson.dumps(value, option=orjson.OPT_STRICT_INTEGER)
     if NUL in encoded and _holds_nul(value):
         raise TypeError("U+0000 in a frame")
     return encoded

@@ -53,7 +53,8 @@ class Table:
         index = {
             "schema": self.schema,
             "tableName": self.name,
-            "name": f"{self.name}_key",
+            # SQLite has one namespace for tables and indexes; no table's name holds a dot.
+            "name": f"{self.name}.key",
             "unique": True,
             "columns": dict.fromkeys(self.key, "ASC"),
         }

@@ -15,7 +15,8 @@ class Downstream:
     """One replica's connection, as a sequence of transactions.
 
     ``position`` is the cluster time up to which the replica has everything; ``committed`` is the watermark of its
-    last commit.
+    last commit. ``anchor`` is where reading may resume: that of the last event of its own tables or of a barrier, so
+    at or before ``position``, which may be that of an event of tables that only the watcher knows.
     """
 
     def __init__(self, send: Send, fingerprint: int, tables: Collection[str], position: int) -> None:
@@ -25,6 +26,7 @@ class Downstream:
         self._tables = tables
         self._open: Watermark | None = None
         self.position = position
+        self.anchor = position
         self.committed = Watermark(position, fingerprint)
         self.commits = 0
 
@@ -74,3 +76,4 @@ class Downstream:
         if batch.final:
             await self.commit()
             self.position = max(self.position, batch.end)
+            self.anchor = max(self.anchor, selection.position, self.committed.cluster_time)

@@ -199,7 +199,7 @@ class ReplicaSession:
             self._source,
             transform,
             self._whole.by_collection,
-            downstream.position,
+            downstream.anchor,
             bounds=self._limits.bounds,
             idle_ms=min(PULL_IDLE_MS, int(self._limits.keepalive * 500)),
         )

@@ -18,10 +18,12 @@ from changesource.conf import Settings
 from changesource.exceptions import ConfigurationUnavailable, SourceUnavailable
 from changesource.services import configuration
 from changesource.services.inference import id_type_reader
+from changesource.store import api_keys
 
 logger = logging.getLogger(__name__)
 MIGRATION_LOCK = 0x7A65726F  # any number that is ours
 LOAD_TRIES = 5
+FIRST_API_KEY = "first"
 
 
 def prepare_database() -> None:
@@ -64,6 +66,17 @@ def first_admin(*, generate: bool) -> tuple[str, str] | None:
     user.save()
     logger.info("admin user made", extra={"user": name})
     return None if given else (name, password)
+
+
+def first_api_key(chosen: Settings) -> str | None:
+    """Make an API key at the very first start and return it, to be printed this once.
+
+    None where DEBUG is on, where the environment has keys, and where one was made before, even if all were revoked.
+    """
+    if chosen.debug or chosen.api_keys or api_keys.kept().any_made:
+        return None
+    # Of several processes that start at once the first one makes it; the name is taken for the others.
+    return api_keys.create(FIRST_API_KEY)
 
 
 def load_mappings(chosen: Settings) -> None:

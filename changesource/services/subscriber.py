@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 
 from changesource.backoff import Backoff
 from changesource.services.mailbox import Mailbox
@@ -54,17 +55,22 @@ class Subscriber:
     async def _receive(self, backoff: Backoff) -> None:
         channel = await self._layer.new_channel()
         renewal = asyncio.create_task(self._renew(channel), name="layer-membership")
+        receiving: asyncio.Future[dict[str, object]] | None = None
         try:
             while True:
                 receiving = asyncio.ensure_future(self._layer.receive(channel))
                 done, _ = await asyncio.wait({receiving, renewal}, return_when=asyncio.FIRST_COMPLETED)
                 if renewal in done:
-                    receiving.cancel()
                     renewal.result()
                 self._deliver(receiving.result())
                 backoff.reset()
         finally:
+            # A membership left behind would fill a channel that nobody reads.
             renewal.cancel()
+            if receiving is not None:
+                receiving.cancel()
+            with suppress(*LAYER_ERRORS):
+                await self._layer.group_discard(GROUP, channel)
 
     async def _renew(self, channel: str) -> None:
         """Join again and again: a membership expires silently, in every layer."""

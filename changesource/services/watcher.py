@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from time import monotonic
 
 from changesource.backoff import Backoff
-from changesource.exceptions import HistoryLost, ZerosourceError
+from changesource.exceptions import ResetRequired, ZerosourceError
 from changesource.mapping.compiled import CompiledMapping, Report
 from changesource.services.publisher import Publisher
 from changesource.services.replay import batches
@@ -64,10 +64,11 @@ class Watcher:
         while True:
             try:
                 await self._watch()
-            except HistoryLost:
+            except ResetRequired as error:
                 # Replicas that need what is gone find out themselves; publishing goes on from now.
-                logger.warning("watcher lost its place, going on from now", extra={"position": self.position})
+                logger.warning("watcher lost its place, going on from now", extra={"error": str(error)})
                 self.position = 0
+                await self._backoff.wait()
             except ZerosourceError as error:
                 logger.warning("watcher retries", extra={"error": str(error), "tries": self._backoff.tries})
                 await self._backoff.wait()

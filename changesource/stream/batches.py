@@ -89,6 +89,7 @@ def encode(batch: Batch) -> bytes:
             "runs": [value for run in batch.runs for value in run],
             "pull": batch.pull,
             "refill": batch.refill,
+            "size": sum(map(len, batch.frames)),
         }
     )
     return b"\n".join((head, *batch.frames))
@@ -109,11 +110,29 @@ def decode(payload: bytes) -> Batch:
             pull=head["pull"],
             refill=tuple(head["refill"]),
         )
-    except (KeyError, TypeError) as error:
+        size = head["size"]
+    except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"not a batch: {error}") from error
-    if sum(run.frames for run in batch.runs) != len(batch.frames):
+    if not _is_sound(batch):
+        raise ValueError("not a batch: values of other types")
+    if sum(run.frames for run in batch.runs) != len(batch.frames) or size != sum(map(len, batch.frames)):
         raise ValueError("not a batch: frames are missing")
     return batch
+
+
+def _is_sound(batch: Batch) -> bool:
+    """Tell whether all that a payload held has the types of a batch: it may come from another release."""
+    return (
+        isinstance(batch.follows, int)
+        and isinstance(batch.end, int)
+        and isinstance(batch.fingerprints, dict)
+        and isinstance(batch.pull, bool)
+        and all(isinstance(table, str) for table in batch.refill)
+        and all(
+            isinstance(time, int) and isinstance(table, str) and isinstance(frames, int) and frames >= 0
+            for time, table, frames in batch.runs
+        )
+    )
 
 
 @dataclass

@@ -10,7 +10,7 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 from devtools.node import PROJECT
-from devtools.processes import ManagedProcess, ProcessError, free_port, wait_until
+from devtools.processes import ManagedProcess, ProcessError, free_port
 from tests.harness.environment import blank_environment, process_environment
 
 MANAGE = [sys.executable, str(PROJECT / "manage.py")]
@@ -109,8 +109,3 @@ class Deployment:
         running, self._running = self._running, []
         for process in running:
             process.kill()
-
-
-def wait_log(process: ManagedProcess, text: str, timeout: float = 30) -> None:
-    """Wait until the process has logged ``text``."""
-    wait_until(lambda: text in process.log_text(), f"{text!r} in the log", timeout, detail=process.log_tail)

@@ -46,15 +46,16 @@ OTHERS = [
     None, True, False, "", "a", "b", "é", "\uffff", "\U00010000",
     ObjectId("65f000000000000000000001"), ObjectId("65f000000000000000000002"),
     datetime(2024, 3, 1, 12, 0, 0, 5000, tzinfo=UTC), datetime(1960, 3, 1, tzinfo=UTC),
-    b"", b"\1", b"\1\2", Binary(b"\1", 5), uuid.UUID(int=2**128 - 1), uuid.UUID(int=2**128 - 2), Timestamp(1, 1), Timestamp(1, 2),
+    b"", b"\1", b"\1\2", Binary(b"\1", 5), uuid.UUID(int=2**128 - 1), uuid.UUID(int=2**128 - 2),
+    Timestamp(1, 1), Timestamp(1, 2),
 ]  # fmt: skip
 # Where the stand-in errs; tests/unit/test_filters.py and test_rows.py hold what is right, and a MongoDB is asked all.
 # 1. It takes "01" in a path for an index; MongoDB compares the component with the index as text ("1").
 # 2. Null matches where an array lacks the index that a path names; MongoDB looks at elements that are there, and at
 #    nothing where none is ("When the path refers to an array, the iteration logic does not return an EOO",
 #    src/mongo/db/matcher/path_test.cpp).
-# 3. The decimal 0.1 is the double 0.1; in MongoDB they differ (manual: "Model Monetary Data", numeric equality).
-# 4. Binary data compares by bytes first; MongoDB compares length, subtype, bytes (manual: "BSON Types", "Binary Data").
+# 3. The decimal 0.1 is the double 0.1; in MongoDB they differ (mongosh: "Data Types", "Equality and Sort Order").
+# 4. Binary data compares by bytes first; MongoDB compares length, subtype, bytes (manual: "Comparison/Sort Order").
 # 5. Aggregation's "$a.b" is missing where it enters an array; in MongoDB it is the array of what was found
 #    (manual: "Field Paths").
 STAND_IN = "TEST_MONGODB_URI" not in os.environ

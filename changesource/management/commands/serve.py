@@ -11,7 +11,7 @@ from django.core.management.base import BaseCommand, CommandError
 from changesource import conf
 from changesource.embedded import EmbeddedMongoDB
 from changesource.exceptions import SettingError, ZerosourceError
-from changesource.services import sample, startup
+from changesource.services import access, sample, startup
 
 LOOPBACK = "127.0.0.1"
 EVERYWHERE = "0.0.0.0"  # noqa: S104 - a server in a container must listen there
@@ -37,8 +37,8 @@ class Command(BaseCommand):
         embedded = self._embedded()
         try:
             chosen = conf.settings()
-            self._prepare(chosen, sample_data=options["sample_data"])
             host = options["host"] or (LOOPBACK if chosen.debug else EVERYWHERE)
+            self._prepare(chosen, host, sample_data=options["sample_data"])
             self._serve(chosen, host, watch=not options["no_watcher"])
         except ZerosourceError as error:
             raise CommandError(str(error)) from error
@@ -63,14 +63,17 @@ class Command(BaseCommand):
         conf.settings.cache_clear()
         return embedded
 
-    def _prepare(self, chosen: conf.Settings, *, sample_data: bool) -> None:
+    def _prepare(self, chosen: conf.Settings, host: str, *, sample_data: bool) -> None:
         startup.prepare_database()
+        access.check_host(host, chosen)
         if sample_data and sample.load(chosen):
             self.stdout.write("Sample data: users, rooms, messages and accounts, and mappings for them.")
         startup.load_mappings(chosen)
         made = startup.first_admin(generate=chosen.debug)
         if made:
             self.stdout.write(f"Admin user {made[0]!r} with password {made[1]!r} (shown this once).")
+        if key := startup.first_api_key(chosen):
+            self.stdout.write(f"API key (shown this once, goes into ZERO_UPSTREAM_DB as ?apiKey=KEY): {key}")
 
     def _serve(self, chosen: conf.Settings, host: str, *, watch: bool) -> None:
         from changesource.services.server import ServingFailed, serve  # noqa: PLC0415 - chooses Twisted's reactor

@@ -1,0 +1,33 @@
+"""``manage.py createapikey``: make an API key and print it this once."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from changesource.services import startup
+from changesource.store import api_keys
+
+
+class Command(BaseCommand):
+    """Prints the key alone on stdout, so that a script can take it."""
+
+    help = "Make an API key for a zero-cache and print it; it is shown this once, only its hash is kept."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """Declare the arguments."""
+        parser.add_argument("name", help="what the key is for; to be told apart in the admin")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Make it."""
+        name = options["name"].strip()
+        if not name:
+            raise CommandError("The key's name is empty.")
+        startup.prepare_database()
+        key = api_keys.create(name)
+        if key is None:
+            raise CommandError(f"There is a key named {name!r} already. A revoked one keeps its name.")
+        self.stdout.write(key)
+        self.stderr.write("Shown this once. Put it into ZERO_UPSTREAM_DB as ?apiKey=KEY.")

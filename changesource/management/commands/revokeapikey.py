@@ -1,0 +1,26 @@
+"""``manage.py revokeapikey``: refuse an API key from now on."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from changesource.store import api_keys
+
+
+class Command(BaseCommand):
+    """Revokes by name; a key revoked before stays so."""
+
+    help = "Refuse new connections with an API key of the database. Open ones go on until they end."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """Declare the arguments."""
+        parser.add_argument("name", help="the key's name")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Revoke it."""
+        if not api_keys.revoke(options["name"]):
+            raise CommandError(f"There is no key named {options['name']!r}.")
+        self.stdout.write(f"{options['name']!r} is revoked.")

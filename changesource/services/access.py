@@ -1,0 +1,132 @@
+"""Who may read the change stream: whoever has an API key, and no browser's page from elsewhere.
+
+Any key of CHANGE_SOURCE_API_KEYS will do, and any kept in the database that is not revoked, so that keys are rotated
+with both the old and the new one valid for a while. Nothing here writes or raises what a client sent.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+import ipaddress
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+from urllib.parse import parse_qs
+
+from channels.db import database_sync_to_async
+from django.db import Error as AnyDatabaseError
+from django.http.request import split_domain_port, validate_host
+
+from changesource.conf import Settings
+from changesource.exceptions import AccessRefused, AccessUnchecked, OriginRefused, SettingError
+from changesource.store import api_keys
+
+Headers = Iterable[tuple[bytes, bytes]]
+
+KEY_PARAMETERS = ("apiKey", "k")
+DEFAULT_PORTS = {"http": ":80", "https": ":443"}
+
+
+async def admit(scope: Mapping[str, Any], chosen: Settings) -> None:
+    """Return where the connection of this ASGI scope may be served.
+
+    Raises ``OriginRefused``, ``AccessRefused``, or ``AccessUnchecked`` while the database is away. The keys of the
+    environment are good without it.
+    """
+    check_origin(scope["headers"], chosen.allowed_hosts)
+    if chosen.api_keys and is_one_of(presented_key(scope), map(api_keys.hash_of, chosen.api_keys)):
+        return
+    try:
+        kept = await database_sync_to_async(api_keys.kept)()
+    except AnyDatabaseError as error:
+        raise AccessUnchecked(f"The database, which keeps the API keys, did not answer: {error}") from error
+    if not chosen.api_keys and not kept.any_made:
+        _check_keyless(scope, chosen)
+    elif not is_one_of(presented_key(scope), kept.hashes):
+        raise AccessRefused("The API key is wrong or revoked.")
+
+
+def _check_keyless(scope: Mapping[str, Any], chosen: Settings) -> None:
+    """There is no API key anywhere: with DEBUG on, processes of this machine need none."""
+    if not chosen.debug:
+        raise AccessRefused("No API key exists, so nobody is let in.")
+    client = scope.get("client")
+    if not client or not is_loopback(client[0]):
+        raise AccessRefused("No API key exists, so only clients on this machine are let in.")
+
+
+def is_one_of(key: str, hashes: Iterable[str]) -> bool:
+    """Whether one of ``hashes`` is the key's. All are compared, each in constant time."""
+    own = api_keys.hash_of(key)
+    # A list, since a generator would end at the first that fits.
+    return any([hmac.compare_digest(own, known) for known in hashes])
+
+
+def presented_key(scope: Mapping[str, Any]) -> str:
+    """The key of the query (``apiKey`` or ``k``), else of HTTP Basic.
+
+    Raises ``AccessRefused`` where there is none, or more than one. The query comes first, since a proxy before us may
+    have a Basic password of its own.
+    """
+    try:
+        values = parse_qs(scope["query_string"].decode("ascii"), keep_blank_values=True, max_num_fields=200)
+    except ValueError:
+        raise AccessRefused("The query string is not readable.") from None
+    found: set[str] = {value for name in KEY_PARAMETERS for value in values.get(name, [])}
+    if not found:
+        found = {basic_key(value) for name, value in scope["headers"] if name == b"authorization"}
+    if not found:
+        raise AccessRefused("There is no API key in the request.")
+    if len(found) > 1:
+        raise AccessRefused("The request has several API keys; one is wanted.")
+    key = found.pop()
+    if not key:
+        raise AccessRefused("The API key in the request is empty.")
+    return key
+
+
+def basic_key(value: bytes) -> str:
+    """The key of an Authorization header: the password, or where that is empty, the user. Raises ``AccessRefused``."""
+    scheme, _, rest = value.partition(b" ")
+    if scheme.lower() != b"basic":
+        raise AccessRefused("The request has another Authorization than Basic.")
+    try:
+        user, _, password = base64.b64decode(rest.strip(), validate=True).decode().partition(":")
+    except (binascii.Error, UnicodeDecodeError):
+        raise AccessRefused("The Authorization header is not readable.") from None
+    return password or user
+
+
+def check_origin(headers: Headers, allowed_hosts: Collection[str]) -> None:
+    """Refuse a browser's page from elsewhere, and one of no site (``null``). zero-cache sends no Origin.
+
+    The Host must be one of ``allowed_hosts`` then: another site may have its name point here. Raises ``OriginRefused``.
+    """
+    found = {name: value.decode("latin1").lower() for name, value in headers if name in (b"origin", b"host")}
+    if b"origin" not in found:
+        return
+    host = found.get(b"host", "")
+    scheme, _, place = found[b"origin"].partition("://")
+    port = DEFAULT_PORTS.get(scheme)
+    if port is None or not place or place.removesuffix(port) != host.removesuffix(port):
+        raise OriginRefused()
+    if not validate_host(split_domain_port(host)[0], allowed_hosts):
+        raise OriginRefused("The Host of a browser's request is not among ALLOWED_HOSTS.")
+
+
+def check_host(host: str, chosen: Settings) -> None:
+    """Raise ``SettingError`` where listening on ``host`` would serve the world without a key (see ``admit``)."""
+    if chosen.debug and not chosen.api_keys and not is_loopback(host) and not api_keys.kept().any_made:
+        raise SettingError(
+            f"--host {host} is refused: no API key exists, and DEBUG is on.",
+            remedy="Make a key (manage.py createapikey NAME, or CHANGE_SOURCE_API_KEYS), or leave --host out.",
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether this is an address of this machine alone."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

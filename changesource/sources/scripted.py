@@ -1,0 +1,298 @@
+"""A database in memory behind the ``ChangeSource`` interface: the smallest complete example of one, and the tests' own.
+
+Its log gives every event the document as it was right after it, so what a replica shows can be compared, at each
+commit, with ``state_at``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from bisect import bisect_left, bisect_right
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping, Sequence
+from copy import deepcopy
+from itertools import count
+from typing import Any, Literal, NamedTuple
+
+from changesource.exceptions import HistoryLost, SourceUnavailable, WatermarkInFuture, ZerosourceError
+from changesource.sources.base import Document
+from changesource.stream.events import Event
+
+Call = Literal["barrier", "mark", "feed", "poll", "documents"]
+State = dict[str, dict[Any, dict[str, Any]]]
+BARRIERS = "_zerosource"
+START = 1_700_000_000 << 32
+
+
+class Write(NamedTuple):
+    """One write of a transaction.
+
+    ``document`` holds ``_id`` always: the whole document of an ``insert`` or ``replace``, the fields that an
+    ``update`` sets, nothing more of a ``delete``.
+    """
+
+    kind: Literal["insert", "update", "replace", "delete"]
+    collection: str
+    document: Mapping[str, Any]
+
+
+class ScriptedSource:
+    """A ``ChangeSource`` of one database in memory. ``_id`` values must be hashable.
+
+    Writing returns the cluster time of the write. ``calls`` counts the calls of each kind; ``feeds`` holds those
+    that are open.
+    """
+
+    def __init__(self, *, feed_batch: int = 100, snapshot_batch: int = 100, start: int = START) -> None:
+        """``feed_batch`` and ``snapshot_batch`` bound what one answer holds; cluster times begin after ``start``."""
+        self.now = start
+        self.calls: Counter[Call] = Counter()
+        self.feeds: set[ScriptedFeed] = set()
+        self._feed_batch = feed_batch
+        self._snapshot_batch = snapshot_batch
+        self._state: State = {}
+        # All that ever happened, for ``state_at``; feeds see nothing of it up to ``_forgotten``.
+        self._log: list[Event] = []
+        self._forgotten = 0
+        self._plans: dict[tuple[Call, int], list[Callable[[], object]]] = {}
+        self._transactions = count(1)
+
+    # What writers do.
+
+    def insert(self, collection: str, document: Mapping[str, Any]) -> int:
+        """Add a document."""
+        return self._write([Write("insert", collection, document)])
+
+    def update(self, collection: str, document_id: object, **fields: object) -> int:
+        """Set fields of a document."""
+        return self._write([Write("update", collection, {"_id": document_id, **fields})])
+
+    def replace(self, collection: str, document: Mapping[str, Any]) -> int:
+        """Put ``document`` in the place of the one with its ``_id``."""
+        return self._write([Write("replace", collection, document)])
+
+    def delete(self, collection: str, document_id: object) -> int:
+        """Remove a document."""
+        return self._write([Write("delete", collection, {"_id": document_id})])
+
+    def transaction(self, writes: Iterable[Write], *, spread: bool = False) -> int:
+        """Do all ``writes`` at one cluster time, or, where ``spread``, at one each (the last is returned)."""
+        return self._write(writes, ("session", next(self._transactions)), spread=spread)
+
+    def drop(self, collection: str) -> int:
+        """Drop a collection."""
+        return self._append([Event("drop", self._tick(), collection)])
+
+    def rename(self, collection: str, target: str) -> int:
+        """Rename a collection, into the place of ``target`` where that exists."""
+        return self._append([Event("rename", self._tick(), collection, target=target)])
+
+    def drop_database(self) -> int:
+        """Drop all collections."""
+        return self._append([Event("dropDatabase", self._tick())])
+
+    def truncate(self, until: int) -> None:
+        """Forget all events up to and with the cluster time ``until``, as an oplog that rolls over does."""
+        self._forgotten = max(self._forgotten, until)
+
+    # What tests ask and plan.
+
+    def state_at(self, cluster_time: int) -> State:
+        """Return the documents of all collections, by ``_id``, as they were right after ``cluster_time``."""
+        state: State = {}
+        for event in self._log:
+            if event.cluster_time > cluster_time:
+                break
+            _apply(state, event)
+        return state
+
+    def before(self, call: Call, nth: int, action: Callable[[], object]) -> None:
+        """Do ``action`` at the beginning of the ``nth`` call of that kind from now on (1 is the next).
+
+        It may write or raise. Every batch of ``documents`` is one call.
+        """
+        self._plans.setdefault((call, self.calls[call] + nth), []).append(action)
+
+    def fail(self, call: Call, error: ZerosourceError, nth: int = 1) -> None:
+        """Raise ``error`` in the ``nth`` call of that kind from now on."""
+
+        def throw() -> None:
+            raise error
+
+        self.before(call, nth, throw)
+
+    # What a ``ChangeSource`` offers.
+
+    async def barrier(self, name: str) -> int:
+        """See ``ChangeSource.barrier``."""
+        await self.enter("barrier")
+        return self._append([Event("barrier", self._tick(), BARRIERS, target=name)])
+
+    async def mark(self, name: str) -> str:
+        """See ``ChangeSource.mark``."""
+        await self.enter("mark")
+        mark = f"{name} {self.now}"
+        self._append([Event("barrier", self._tick(), BARRIERS, target=mark)])
+        return mark
+
+    async def feed(self, collections: Collection[str], after: int) -> ScriptedFeed:
+        """See ``ChangeSource.feed``."""
+        await self.enter("feed")
+        return ScriptedFeed(self, {*collections, BARRIERS}, after, self._feed_batch)
+
+    async def documents(self, collection: str, not_before: int) -> AsyncGenerator[Sequence[Document], None]:
+        """See ``ChangeSource.documents``: every batch shows what is there when it is read."""
+        if not_before > self.now:
+            raise SourceUnavailable("asked for what is not there yet")
+        last: tuple[str, Any] | None = None
+        while True:
+            try:
+                await self.enter("documents")
+            except SourceUnavailable:
+                continue
+            present = self._state.get(collection, {})
+            order = sorted(key for key in map(_order, present) if last is None or key > last)
+            batch = [deepcopy(present[key[1]]) for key in order[: self._snapshot_batch]]
+            if not batch:
+                return
+            last = order[len(batch) - 1]
+            yield batch
+
+    async def estimate(self, collection: str) -> int:
+        """See ``ChangeSource.estimate``."""
+        return len(self._state.get(collection, {}))
+
+    async def close(self) -> None:
+        """See ``ChangeSource.close``."""
+
+    # What its feeds need.
+
+    async def enter(self, call: Call) -> None:
+        """Count a call, let others run, and do what was planned for it."""
+        self.calls[call] += 1
+        planned = self._plans.pop((call, self.calls[call]), [])
+        await asyncio.sleep(0)
+        for action in planned:
+            action()
+
+    def find(self, collections: Collection[str], after: int) -> int:
+        """Return where in the log the events after ``after`` begin.
+
+        ``HistoryLost`` where no event of these collections comes again at ``after``.
+        """
+        if after > self.now:
+            raise WatermarkInFuture()
+        begin = bisect_left(self._log, after, key=_cluster_time)
+        end = bisect_right(self._log, after, key=_cluster_time)
+        again = any(_concerns(event, collections) for event in self._log[begin:end])
+        if after <= self._forgotten or not again:
+            raise HistoryLost()
+        return end
+
+    def read(self, collections: Collection[str], place: int, limit: int) -> tuple[list[Event], int]:
+        """Return up to ``limit`` events from a place in the log on, and the place after them."""
+        found: list[Event] = []
+        while place < len(self._log) and len(found) < limit:
+            event = self._log[place]
+            if event.cluster_time <= self._forgotten:
+                raise HistoryLost()
+            if _concerns(event, collections):
+                found.append(event)
+            place += 1
+        return found, place
+
+    def _tick(self) -> int:
+        self.now += 1
+        return self.now
+
+    def _write(
+        self, writes: Iterable[Write], transaction: tuple[object, object] | None = None, *, spread: bool = False
+    ) -> int:
+        self._tick()
+        events: list[Event] = []
+        # A transaction's own writes see each other, so its later events need a state that has the earlier ones.
+        state: dict[tuple[str, Any], dict[str, Any] | None] = {}
+        for number, write in enumerate(writes):
+            if spread and number:
+                self._tick()
+            place = write.collection, write.document["_id"]
+            before = state.get(place, self._state.get(write.collection, {}).get(place[1]))
+            if (before is None) is not (write.kind == "insert"):
+                raise ValueError(f"{write.kind} of {place}, which is {'absent' if before is None else 'present'}")
+            after = None if write.kind == "delete" else deepcopy(dict(write.document))
+            if write.kind == "update":
+                after = {**(before or {}), **(after or {})}
+            state[place] = after
+            events.append(Event(write.kind, self.now, write.collection, place[1], after, transaction))
+        return self._append(events)
+
+    def _append(self, events: Sequence[Event]) -> int:
+        for event in events:
+            _apply(self._state, event)
+        self._log.extend(events)
+        for feed in self.feeds:
+            feed.arrived.set()
+        return self.now
+
+
+class ScriptedFeed:
+    """A ``ChangeFeed`` of a ``ScriptedSource``."""
+
+    def __init__(self, source: ScriptedSource, collections: Collection[str], after: int, limit: int) -> None:
+        """See ``ChangeSource.feed``."""
+        self.arrived = asyncio.Event()
+        self._source = source
+        self._collections = collections
+        self._limit = limit
+        self._after = after
+        self._place: int | None = None
+        source.feeds.add(self)
+
+    async def poll(self, wait_ms: int) -> Sequence[Event] | None:
+        """See ``ChangeFeed.poll``."""
+        await self._source.enter("poll")
+        if self._place is None:
+            self._place = self._source.find(self._collections, self._after)
+        found, self._place = self._source.read(self._collections, self._place, self._limit)
+        if found:
+            return found
+        self.arrived.clear()
+        try:
+            await asyncio.wait_for(self.arrived.wait(), wait_ms / 1000)
+        except TimeoutError:
+            return None
+        # What arrived may be of other collections: none of these proves nothing.
+        found, self._place = self._source.read(self._collections, self._place, self._limit)
+        return found
+
+    async def close(self) -> None:
+        """See ``ChangeFeed.close``."""
+        self._source.feeds.discard(self)
+
+
+def _cluster_time(event: Event) -> int:
+    return event.cluster_time
+
+
+def _concerns(event: Event, collections: Collection[str]) -> bool:
+    renamed_into = event.kind == "rename" and event.target in collections
+    return event.kind == "dropDatabase" or event.collection in collections or renamed_into
+
+
+def _order(document_id: object) -> tuple[str, Any]:
+    """Order values by type first, since those of two types may have none."""
+    return type(document_id).__name__, document_id
+
+
+def _apply(state: State, event: Event) -> None:
+    match event.kind:
+        case "insert" | "update" | "replace" if event.document is not None:
+            state.setdefault(event.collection, {})[event.document_id] = dict(event.document)
+        case "delete":
+            state.get(event.collection, {}).pop(event.document_id, None)
+        case "drop":
+            state.pop(event.collection, None)
+        case "rename":
+            state[event.target] = state.pop(event.collection, {})
+        case "dropDatabase":
+            state.clear()

@@ -1,0 +1,77 @@
+"""Reads a change stream as zero-cache does, into a model replica: same query, same acks, same reconnects."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from urllib.parse import urlencode
+
+from websockets.asyncio.client import ClientConnection, connect
+
+from tests.harness.model import ModelReplica
+
+TIMEOUT = 60.0
+
+
+class Reader:
+    """One replica. ``sync`` first, then ``follow`` as often as wished; each is a connection of its own."""
+
+    def __init__(self, stream_url: str, app_id: str = "reader", publications: tuple[str, ...] = ()) -> None:
+        """``stream_url`` is the server's WebSocket address."""
+        self.stream_url = stream_url
+        self.app_id = app_id
+        self.publications = publications
+        self.model = ModelReplica()
+        self.replica_version = ""
+
+    @property
+    def last_watermark(self) -> str:
+        """The last commit; empty before the first."""
+        return self.model.commits[-1] if self.model.commits else ""
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[ClientConnection]:
+        """Connect with the parameters that zero-cache would send now."""
+        query = [("appID", self.app_id), ("shardNum", "0")]
+        query += [("publications", name) for name in self.publications]
+        if self.last_watermark:
+            query += [("lastWatermark", self.last_watermark), ("replicaVersion", self.replica_version)]
+        separator = "&" if "?" in self.stream_url else "?"
+        url = f"{self.stream_url}{separator}{urlencode(query)}"
+        # Small buffers, so that a reader that pauses is felt by the server soon.
+        async with connect(url, max_size=None, max_queue=4, compression=None, ping_interval=None) as socket:
+            yield socket
+
+    async def frames(self, socket: ClientConnection) -> AsyncIterator[str]:
+        """Give each frame after it was applied to the model; commits are acked."""
+        while True:
+            async with asyncio.timeout(TIMEOUT):
+                frame = await socket.recv()
+            assert isinstance(frame, str)
+            self.model.apply(frame)
+            if frame.startswith('["commit"'):
+                await socket.send(json.dumps(["status", {"tag": "commit"}, {"watermark": self.last_watermark}]))
+            yield frame
+
+    async def sync(self, pause: Callable[[int], object] | None = None) -> None:
+        """Take the initial sync. ``pause`` is called with the number of each frame; an awaitable is awaited."""
+        async with self.connection() as socket:
+            number = 0
+            async for frame in self.frames(socket):
+                number += 1
+                if pause is not None and asyncio.iscoroutine(waiting := pause(number)):
+                    await waiting
+                if frame.startswith('["commit"'):
+                    break
+        self.replica_version = self.last_watermark
+
+    async def follow(self, until: Callable[[], bool]) -> None:
+        """Stream on one connection until ``until`` holds after a commit."""
+        if until():
+            return
+        async with self.connection() as socket:
+            async for frame in self.frames(socket):
+                if frame.startswith('["commit"') and until():
+                    return

@@ -1,0 +1,142 @@
+"""Reading MongoDB's change stream: where a transaction ends, where a position no longer holds."""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from time import perf_counter
+from typing import Any
+
+import pytest
+from pymongo.database import Database
+
+from changesource.exceptions import HistoryLost, WatermarkInFuture
+from changesource.mapping.compiled import CompiledMapping
+from changesource.mapping.formats import read_specification
+from changesource.services.replay import batches
+from changesource.sources.mongodb.source import MongoSource
+from changesource.stream.batches import Batch
+from changesource.stream.grouping import Bounds
+from changesource.stream.transform import Transform
+from tests.conftest import MongoServer
+from tests.harness.app import MAPPINGS
+
+OPERATIONS = 5000
+BOUNDS = Bounds()
+
+
+@pytest.fixture
+async def source(mongodb: MongoServer, mongo: Database[Any]) -> AsyncIterator[MongoSource]:
+    """The test's database, read in driver batches of 100 events."""
+    made = MongoSource(mongodb.uri, mongo.name, "_zerosource", feed_batch=100, snapshot_batch=7)
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+def mapping(mongo: Database[Any]) -> CompiledMapping:
+    """The application's mappings, compiled."""
+    return CompiledMapping.compile(read_specification(MAPPINGS), mongo.name)
+
+
+def stream(source: MongoSource, mapping: CompiledMapping, after: int) -> Any:
+    """Return the batches after a position."""
+    return batches(source, Transform(mapping), mapping.by_collection, after, bounds=BOUNDS, idle_ms=200)
+
+
+async def collect(source: MongoSource, mapping: CompiledMapping, after: int, until: int) -> list[Batch]:
+    """Return the batches in (after, until]."""
+    found: list[Batch] = []
+    async with asyncio.timeout(60), aclosing(stream(source, mapping, after)) as running:
+        async for batch in running:
+            if batch is not None:
+                found.append(batch)
+                if batch.final and batch.end >= until:
+                    return found
+    raise AssertionError("the stream ended")
+
+
+async def test_a_transaction_larger_than_a_batch_is_never_split(
+    source: MongoSource, mapping: CompiledMapping, mongo: Database[Any]
+) -> None:
+    """5,000 operations, read 100 at a time, are pieces of one transaction, with writers around it."""
+    began = await source.barrier("test")
+    mongo["notes"].insert_one({"_id": "before"})
+
+    def transaction() -> None:
+        with mongo.client.start_session() as session, session.start_transaction():
+            for start in range(0, OPERATIONS, 500):
+                names = [{"_id": f"t-{n}", "name": "x"} for n in range(start, start + 500)]
+                mongo["items"].insert_many(names, session=session)
+
+    await asyncio.to_thread(transaction)
+    mongo["items"].insert_one({"_id": "after", "name": "x"})
+    ended = await source.barrier("test")
+    found = await collect(source, mapping, began, ended)
+    rows = [(batch, run) for batch in found for run in batch.runs if run.table == "item"]
+    times = {run.cluster_time for _, run in rows if run.frames}
+    large = max(times, key=lambda time: sum(run.frames for _, run in rows if run.cluster_time == time))
+    pieces = [batch for batch, run in rows if run.cluster_time == large]
+    assert sum(run.frames for _, run in rows if run.cluster_time == large) == OPERATIONS
+    assert [piece.final for piece in pieces[:-1]] == [False] * (len(pieces) - 1)
+    assert all(run.cluster_time == large for piece in pieces for run in piece.runs), "nothing else is in it"
+    assert len({(piece.follows, piece.end) for piece in pieces}) == 1
+
+
+async def test_the_end_of_a_group_is_proved_quickly(
+    source: MongoSource, mapping: CompiledMapping, mongo: Database[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From the event's arrival to the proof that it stands alone: under 5 ms at the median."""
+    after = await source.barrier("test")
+    feed = await source.feed(mapping.by_collection, after)
+    costs: list[float] = []
+    try:
+        for number in range(60):
+            mongo["items"].insert_one({"_id": f"lone-{number}", "name": "x"})
+            while not await feed.poll(500):
+                pass
+            started = perf_counter()
+            assert await feed.poll(1) is None
+            costs.append((perf_counter() - started) * 1000)
+    finally:
+        await feed.close()
+    median = statistics.median(costs)
+    with capsys.disabled():
+        print(f"\nproof of a group's end: median {median:.2f} ms, 90th percentile {sorted(costs)[53]:.2f} ms")
+    assert median < 5
+
+
+async def test_a_position_must_come_again(source: MongoSource, mapping: CompiledMapping, mongo: Database[Any]) -> None:
+    """One that is no event's is history lost; one later than MongoDB's time is in the future."""
+    before = await source.barrier("test")
+    mongo["items"].insert_one({"_id": "a", "name": "x"})
+    assert [b.runs for b in await collect(source, mapping, before, before + 1)]
+    with pytest.raises(HistoryLost):
+        await collect(source, mapping, before - 1, before + 1)
+    with pytest.raises(WatermarkInFuture):
+        await collect(source, mapping, before + (3600 << 32), before + (3601 << 32))
+
+
+async def test_documents_of_every_id_type_come_once(source: MongoSource, mongo: Database[Any]) -> None:
+    """The copy's order is MongoDB's, across BSON types, and a killed cursor goes on where it was."""
+    ids = [*range(20), *(f"s{n}" for n in range(20)), *({"x": n} for n in range(5)), True, None]
+    mongo["mixed"].insert_many([{"_id": value} for value in ids])
+    began = await source.barrier("test")
+    seen: list[object] = []
+    async for batch in source.documents("mixed", began):
+        seen += [document["_id"] for document in batch]
+        if len(seen) in (7, 21, 28):
+            for operation in mongo.client.admin.aggregate([{"$currentOp": {"idleCursors": True}}]):
+                cursor = operation.get("cursor", {})
+                if operation.get("ns", "").endswith(".mixed") and cursor.get("cursorId"):
+                    mongo.command({"killCursors": "mixed", "cursors": [cursor["cursorId"]]})
+    assert sorted(map(repr, seen)) == sorted(map(repr, ids))
+
+
+async def test_barriers_are_cheap_and_rise(source: MongoSource) -> None:
+    """Barriers written at once are different events, in order."""
+    marks = await asyncio.gather(*(source.barrier(f"b{n}") for n in range(8)))
+    assert len(set(marks)) == len(marks)
+    assert await source.barrier("b0") > max(marks)
