@@ -128,6 +128,12 @@ class WatermarkInFuture(ResetRequired):
     code = "ZS204"
 
 
+class ResyncWanted(ResetRequired):
+    """An operator asked this replica to sync anew."""
+
+    code = "ZS205"
+
+
 class SourceUnavailable(ZerosourceError):
     """MongoDB did not answer."""
 

@@ -268,6 +268,9 @@ class Watermark(models.Model):
     message = models.TextField(default="", blank=True, help_text="More about the state, such as why it was reset.")
     connected_at = models.DateTimeField(null=True, blank=True, help_text="When its connection began.")
     updated_at = models.DateTimeField(default=timezone.now, help_text="When this row was last written.")
+    resync_wanted = models.BooleanField(
+        default=False, help_text="Set: the replica is told to sync anew, when connected or as soon as it is."
+    )
     lag_ms = models.BigIntegerField(null=True, blank=True, help_text="How old the last change was when it was sent.")
 
     class Meta:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest
 
@@ -40,8 +41,25 @@ class StateAdmin(AnyModelAdmin):
 class WatermarkAdmin(StateAdmin):
     """The watcher's and the replicas' positions."""
 
-    list_display = ("kind", "app_id", "shard_num", "state", "sent", "acked", "lag_ms", "updated_at")
+    list_display = ("kind", "app_id", "shard_num", "state", "message", "sent", "acked", "lag_ms", "updated_at")
     list_filter = ("kind", "state")
+    actions = ("ask_to_resync", "forget")
+
+    @admin.action(description="Sync the selected replicas anew (each is reset, then reads everything again)")
+    def ask_to_resync(self, request: HttpRequest, queryset: QuerySet[Model]) -> None:
+        """Mark them; their sessions see it within a second."""
+        if not super().has_change_permission(request):
+            raise PermissionDenied
+        count = queryset.filter(kind=Watermark.Kind.REPLICA).update(resync_wanted=True)
+        self.message_user(request, f"{count} replicas are told to sync anew.", messages.SUCCESS)
+
+    @admin.action(description="Forget the selected replicas (for those that will not come back)")
+    def forget(self, request: HttpRequest, queryset: QuerySet[Model]) -> None:
+        """Delete their rows. One that comes back all the same goes on from its own watermark."""
+        if not super().has_delete_permission(request):
+            raise PermissionDenied
+        count, _ = queryset.filter(kind=Watermark.Kind.REPLICA).exclude(state="streaming").delete()
+        self.message_user(request, f"{count} replicas were forgotten; connected ones never are.", messages.SUCCESS)
 
 
 @admin.register(RowError)

@@ -66,14 +66,21 @@ class Downstream:
             self._open = None
             await self._send(messages.rollback())
 
-    async def batch(self, batch: Batch) -> None:
-        """Send the replica's part of a batch; nothing where it has none and no barrier keeps it fresh."""
+    async def batch(self, batch: Batch, *, commit: bool = True) -> None:
+        """Send the replica's part of a batch; nothing where it has none and no barrier keeps it fresh.
+
+        With ``commit`` off, the transaction is left open (and opened, if need be) for more of the caller's.
+        """
         selection = batch.pieces(self.position, self._tables)
-        if selection.frames or (selection.barrier and batch.final):
+        if selection.frames or (selection.barrier and batch.final) or not commit:
             if self._open is None:
                 await self.begin(selection.position)
             await self.frames(selection.frames)
-        if batch.final:
+        if batch.final and commit:
             await self.commit()
-            self.position = max(self.position, batch.end)
-            self.anchor = max(self.anchor, selection.position, self.committed.cluster_time)
+            self.reached(batch.end, max(selection.position, self.committed.cluster_time))
+
+    def reached(self, position: int, anchor: int) -> None:
+        """Note that the replica has everything up to ``position``, and can be read on from ``anchor``."""
+        self.position = max(self.position, position)
+        self.anchor = max(self.anchor, anchor)

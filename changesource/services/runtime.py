@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from functools import lru_cache
+from time import monotonic
 
+from channels.db import database_sync_to_async
 from channels.layers import get_channel_layer
 from django.db import DatabaseError
 
 from changesource.conf import Settings, settings
-from changesource.exceptions import ConfigurationUnavailable, SettingError
+from changesource.exceptions import ConfigurationUnavailable, FingerprintChanged, ResyncWanted, SettingError
 from changesource.mapping.compiled import CompiledMapping
 from changesource.protocol.request import StreamRequest
 from changesource.services.bookkeeping import FaultLog, write
@@ -26,6 +28,7 @@ from changesource.stream.grouping import Bounds
 
 logger = logging.getLogger(__name__)
 WATCHER_NOTES_SECONDS = 1.0
+MAX_AGE = 0.5
 
 
 def mongodb_uri(chosen: Settings) -> str:
@@ -56,12 +59,17 @@ class Runtime:
             chosen.keepalive_seconds,
         )
         self._revision: Revision | None = None
+        self._asked = -MAX_AGE
+        self._resyncs: tuple[float, frozenset[tuple[str, int]]] = (-MAX_AGE, frozenset())
 
     async def revision(self) -> Revision:
-        """Return what is published now, compiled once; the last one while the database is away.
+        """Return what is published, compiled once, as of half a second ago; the last one while the database is away.
 
         Raises ``ConfigurationUnavailable`` before the first publishing.
         """
+        if self._revision is not None and monotonic() - self._asked < MAX_AGE:
+            return self._revision
+        self._asked = monotonic()
         try:
             published = await acurrent()
         except DatabaseError as error:
@@ -79,7 +87,31 @@ class Runtime:
     async def session(self, request: StreamRequest, send: Send) -> ReplicaSession:
         """Return a session for a connection; raises as ``revision`` does, and ``UnknownPublication``."""
         revision = await self.revision()
-        return ReplicaSession(request, revision.mapping, self.source, self.subscriber, self.limits, send)
+        fingerprint = revision.mapping.published(request.publications).fingerprint
+
+        async def may_go_on() -> None:
+            nonlocal revision
+            newest = await self.revision()
+            if newest.number != revision.number:
+                if newest.mapping.published(request.publications).fingerprint != fingerprint:
+                    raise FingerprintChanged()
+                revision = newest
+            if (request.app_id, request.shard_num) in await self._resyncs_wanted():
+                raise ResyncWanted()
+
+        return ReplicaSession(request, revision.mapping, self.source, self.subscriber, self.limits, send, may_go_on)
+
+    async def _resyncs_wanted(self) -> frozenset[tuple[str, int]]:
+        """Return the replicas that operators asked to resync; asked of the database once for all sessions."""
+        asked, known = self._resyncs
+        if monotonic() - asked >= MAX_AGE:
+            self._resyncs = (monotonic(), known)
+            try:
+                known = await database_sync_to_async(watermarks.resyncs_wanted)()
+            except DatabaseError as error:
+                logger.warning("database read failed", extra={"error": repr(error)})
+            self._resyncs = (monotonic(), known)
+        return known
 
     async def watch(self) -> None:
         """Run the watcher, with what it notes in the database, until cancelled."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from time import monotonic
@@ -19,6 +20,7 @@ from changesource.protocol.request import StreamRequest
 from changesource.protocol.watermark import Watermark
 from changesource.services.bookkeeping import FaultLog, write
 from changesource.services.downstream import Downstream, Send
+from changesource.services.filling import Filling
 from changesource.services.initial_sync import InitialSync
 from changesource.services.mailbox import Mailbox
 from changesource.services.replay import batches
@@ -33,7 +35,18 @@ from changesource.stream.transform import Transform
 
 logger = logging.getLogger(__name__)
 PROGRESS_SECONDS = 1.0
+OVERSIGHT_SECONDS = 1.0
 PULL_IDLE_MS = 500
+
+
+def _first(group: BaseExceptionGroup[ZerosourceError]) -> ZerosourceError:
+    """Return the first error of a group, however deep it lies."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    if not isinstance(error, ZerosourceError):
+        raise TypeError(error)
+    return error
 
 
 @dataclass
@@ -70,8 +83,13 @@ class ReplicaSession:
         subscriber: Subscriber,
         limits: Limits,
         send: Send,
+        may_go_on: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        """``whole`` is the published mapping, of which the request names a part (``UnknownPublication``)."""
+        """``whole`` is the published mapping, of which the request names a part (``UnknownPublication``).
+
+        ``may_go_on`` is asked before streaming and every second while it lasts; it raises ``ResetRequired`` where
+        the mappings have changed or an operator wishes it.
+        """
         self.request = request
         self.tallies = Tallies()
         self.faults = FaultLog()
@@ -82,8 +100,10 @@ class ReplicaSession:
         self._subscriber = subscriber
         self._limits = limits
         self._send = send
+        self._may_go_on = may_go_on
         self._acked = ""
         self._state = "connected"
+        self._message = ""
         self._downstream: Downstream | None = None
 
     def ack(self, watermark: str) -> None:
@@ -99,12 +119,8 @@ class ReplicaSession:
         self._subscriber.attach(self.mailbox)
         try:
             await self._serve()
-        except ResetRequired as error:
-            logger.warning("replica must be reset", extra=self._names() | {"code": error.code, "why": error.message})
-            self._state = "reset"
-            await self._send(messages.reset_required(str(error), error.code))
-        except ZerosourceError as error:
-            logger.error("connection ends", extra=self._names() | {"error": str(error)})
+        except* ZerosourceError as group:
+            await self._end(_first(group))
         finally:
             self._subscriber.detach(self.mailbox)
             for task in helpers:
@@ -112,11 +128,27 @@ class ReplicaSession:
             await self._write_progress("disconnected" if self._state != "reset" else "reset")
             await self.faults.flush()
 
+    async def _end(self, error: ZerosourceError) -> None:
+        """Tell zero-cache and the log why nothing more comes."""
+        self._message = str(error)
+        if isinstance(error, ResetRequired):
+            logger.warning("replica must be reset", extra=self._names() | {"code": error.code, "why": error.message})
+            self._state = "reset"
+            if self._downstream is not None:
+                await self._downstream.rollback()
+            await self._send(messages.reset_required(self._message, error.code))
+        else:
+            logger.error("connection ends", extra=self._names() | {"error": self._message})
+
     async def _serve(self) -> None:
         if self.request.last_watermark:
+            if self._may_go_on is not None:
+                await self._may_go_on()
             downstream = self._downstream = await self._resume()
             self._state = "streaming"
-            await self._stream(downstream)
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._stream(downstream), name="replica-stream")
+                tasks.create_task(self._watch_over(), name="replica-oversight")
         else:
             self._state = "syncing"
             await self._initial_sync()
@@ -181,6 +213,12 @@ class ReplicaSession:
         logger.info("replica resumes", extra=self._names() | {"watermark": last, "position": position})
         return downstream
 
+    async def _watch_over(self) -> None:
+        """Ask every second whether this may go on; the refusal ends the stream."""
+        while self._may_go_on is not None:
+            await asyncio.sleep(OVERSIGHT_SECONDS)
+            await self._may_go_on()
+
     async def _stream(self, downstream: Downstream) -> None:
         backoff = Backoff()
         while True:
@@ -238,11 +276,34 @@ class ReplicaSession:
                     return
 
     async def _send_batch(self, downstream: Downstream, batch: Batch) -> None:
-        mine = [name for name in batch.refill if name in self._mapping.tables]
-        if mine and batch.end > downstream.position:
-            await downstream.rollback()
-            raise ResetRequired(f"A collection was renamed into the place of that of {', '.join(mine)}.")
-        await downstream.batch(batch)
+        replaced = {self._mapping.tables[name].collection for name in batch.refill if name in self._mapping.tables}
+        if replaced and batch.end > downstream.position:
+            await self._refill(downstream, batch, replaced)
+        else:
+            await downstream.batch(batch)
+
+    async def _refill(self, downstream: Downstream, batch: Batch, collections: set[str]) -> None:
+        """Send a batch after which tables must be filled anew: a collection was renamed into place.
+
+        The transaction's watermark is the batch's, which its begin must bear, but it shows the state at a later
+        barrier. An empty one says so; a replica that reconnects between the two gets the difference once more.
+        """
+        logger.info("filling anew", extra=self._names() | {"collections": ",".join(sorted(collections))})
+        request = self.request
+        filling = Filling(
+            self._source,
+            self._mapping,
+            f"{request.app_id}/{request.shard_num}",
+            bounds=self._limits.bounds,
+            report=self.faults.report,
+            backfill=False,
+        )
+        await downstream.batch(batch, commit=False)
+        position = await filling.fill(downstream, batch.end, collections)
+        await downstream.commit()
+        await downstream.begin(position)
+        await downstream.commit()
+        downstream.reached(position, position)
 
     # What operators see.
 
@@ -257,7 +318,7 @@ class ReplicaSession:
                 await self._write_progress(self._state)
 
     async def _write_progress(self, state: str, *, connected: bool = False) -> None:
-        progress = watermarks.Progress(state, self._sent(), self._acked)
+        progress = watermarks.Progress(state, self._sent(), self._acked, self._message)
         request = self.request
         await write(watermarks.note_progress, request.app_id, request.shard_num, progress, connected=connected)
 

@@ -48,8 +48,8 @@ class ScriptedSource:
         self.now = start
         self.calls: Counter[Call] = Counter()
         self.feeds: set[ScriptedFeed] = set()
-        self._feed_batch = feed_batch
-        self._snapshot_batch = snapshot_batch
+        self.feed_batch = feed_batch
+        self.snapshot_batch = snapshot_batch
         self._state: State = {}
         # All that ever happened, for ``state_at``; feeds see nothing of it up to ``_forgotten``.
         self._log: list[Event] = []
@@ -138,7 +138,7 @@ class ScriptedSource:
     async def feed(self, collections: Collection[str], after: int) -> ScriptedFeed:
         """See ``ChangeSource.feed``."""
         await self.enter("feed")
-        return ScriptedFeed(self, {*collections, BARRIERS}, after, self._feed_batch)
+        return ScriptedFeed(self, {*collections, BARRIERS}, after, self.feed_batch)
 
     async def documents(self, collection: str, not_before: int) -> AsyncGenerator[Sequence[Document], None]:
         """See ``ChangeSource.documents``: every batch shows what is there when it is read."""
@@ -152,7 +152,7 @@ class ScriptedSource:
                 continue
             present = self._state.get(collection, {})
             order = sorted(key for key in map(_order, present) if last is None or key > last)
-            batch = [deepcopy(present[key[1]]) for key in order[: self._snapshot_batch]]
+            batch = [deepcopy(present[key[1]]) for key in order[: self.snapshot_batch]]
             if not batch:
                 return
             last = order[len(batch) - 1]

@@ -32,6 +32,7 @@ def begin_sync(app_id: str, shard_num: int, publications: Sequence[str], replica
         "publications": list(publications),
         "replica_version": replica_version,
         "sync_end": "",
+        "resync_wanted": False,
         "sent": "",
         "acked": "",
         "state": "syncing",
@@ -76,3 +77,9 @@ def note_watcher(position: int, state: str = "watching") -> None:
     """Write how far the watcher is."""
     values = {"sent": str(position), "state": state, "updated_at": timezone.now()}
     Row.objects.update_or_create(values, kind=Row.Kind.WATCHER, app_id="", shard_num=0)
+
+
+def resyncs_wanted() -> frozenset[tuple[str, int]]:
+    """Return the replicas, as (app id, shard), that operators asked to sync anew."""
+    rows = Row.objects.filter(kind=Row.Kind.REPLICA, resync_wanted=True)
+    return frozenset(rows.values_list("app_id", "shard_num"))

@@ -24,7 +24,7 @@ from tests.conftest import DeploymentFactory
 from tests.harness.app import MAPPINGS
 from tests.harness.deployment import Deployment, Server
 
-ONE, TWO = "environment-key-1", "environment-key/2+="
+ONE, TWO = "environment-key-1", "environment-key-2+="
 FRAME_SECONDS = 20.0
 KEY = re.compile(r"zs_[A-Za-z0-9_-]{43}")
 
@@ -32,6 +32,8 @@ KEY = re.compile(r"zs_[A-Za-z0-9_-]{43}")
 async def attempt(url: str, *query: tuple[str, str], **options: Any) -> str | int:
     """Connect as a zero-cache does: the beginning of the first frame, or the status of the refusal."""
     parameters = [("appID", f"a{time.monotonic_ns()}"), ("shardNum", "0"), *query]
+    # A full queue would keep the server's answer to our closing from being read.
+    options["max_queue"] = None
     try:
         async with asyncio.timeout(FRAME_SECONDS), connect(f"{url}?{urlencode(parameters)}", **options) as socket:
             frame = await socket.recv()

@@ -6,15 +6,19 @@ import base64
 import io
 import json
 import logging
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from daphne.access import AccessLogGenerator
+from django.db import InterfaceError
 
 from changesource import access_log
-from changesource.exceptions import AccessRefused, OriginRefused
+from changesource.conf import settings
+from changesource.exceptions import AccessRefused, AccessUnchecked, OriginRefused
 from changesource.logs import JsonFormatter, TextFormatter
-from changesource.services.access import check_origin, is_loopback, is_one_of, presented_key
+from changesource.services.access import admit, check_origin, is_loopback, is_one_of, presented_key
+from changesource.store import api_keys
 from changesource.store.api_keys import hash_of
 
 KEY = "zs_" + "Abc-_9" * 7
@@ -183,3 +187,39 @@ def test_the_access_log_shows_paths_alone(monkeypatch: pytest.MonkeyPatch) -> No
     first, second = lines.getvalue().splitlines()
     assert first.endswith('"GET /changes/v0/stream" 426 7')
     assert second.endswith('"WSCONNECTING /changes/v0/stream" - -')
+
+
+@pytest.mark.parametrize(
+    ("debug", "client", "any_made", "let_in"),
+    [
+        (True, ["127.0.0.1", 5], False, True),
+        (True, ["::1", 5], False, True),
+        (True, ["192.168.1.2", 5], False, False),
+        (True, None, False, False),
+        (False, ["127.0.0.1", 5], False, False),
+        (True, ["127.0.0.1", 5], True, False),  # every key was revoked
+    ],
+)
+async def test_without_keys_only_this_machine_is_let_in_and_only_with_debug(
+    monkeypatch: pytest.MonkeyPatch, debug: bool, client: list[object] | None, any_made: bool, let_in: bool
+) -> None:
+    monkeypatch.setattr(api_keys, "kept", lambda: api_keys.KeptKeys((), any_made))
+    chosen = replace(settings(), debug=debug, api_keys=())
+    attempt = admit({**scope("apiKey=any"), "client": client}, chosen)
+    if let_in:
+        await attempt
+    else:
+        with pytest.raises(AccessRefused):
+            await attempt
+
+
+async def test_a_database_that_is_away_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def away() -> None:
+        raise InterfaceError("connection already closed")
+
+    monkeypatch.setattr(api_keys, "kept", away)
+    chosen = replace(settings(), api_keys=("one",))
+    await admit(scope("apiKey=one"), chosen)
+    with pytest.raises(AccessUnchecked, match="connection already closed") as caught:
+        await admit(scope("apiKey=two"), chosen)
+    assert caught.value.code == "ZS124"

@@ -31,7 +31,11 @@ def id_type(uri: str, database: str, collection: str) -> IdType:
     client: MongoClient[dict[str, Any]] = MongoClient(uri, serverSelectionTimeoutMS=TIMEOUT_MS, appname="zerosource")
     with translated(), client:
         for direction in (1, -1):
-            pipeline: list[dict[str, Any]] = [{"$sort": {"_id": direction}}, {"$limit": 1}, {"$project": {"type": {"$type": "$_id"}}}]
+            pipeline: list[dict[str, Any]] = [
+                {"$sort": {"_id": direction}},
+                {"$limit": 1},
+                {"$project": {"type": {"$type": "$_id"}}},
+            ]
             for document in client[database][collection].aggregate(pipeline):
                 found.add(ID_TYPES.get(document["type"], ""))
     return found.pop() if len(found) == 1 else ""

@@ -1,0 +1,141 @@
+"""Writers never stop while a real zero-cache syncs, streams, and is killed and restarted: it ends exact."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from pymongo.change_stream import DatabaseChangeStream
+from pymongo.database import Database
+
+from devtools.processes import alive, wait_until
+from devtools.zerocache import ZeroCache
+from tests.conftest import DeploymentFactory, MongoServer, ZeroCacheFactory
+from tests.harness.app import MAPPINGS, PIPELINES, Writers, fill
+from tests.harness.proxy import Recording, RecordingProxy, check_watermarks
+from tests.harness.replicas import settle
+
+ITEMS = 50_000
+WRITES = 5_000
+KILLS = 10
+TABLES = list(PIPELINES)
+# Slow enough that the copy cannot end, whatever buffers are on the way, before enough was written.
+HELD_BACK = 20_000
+BARRIERS = "_zerosource"
+SNAPSHOT = "snapshot zero/0"
+
+
+class Order:
+    """The order in which MongoDB has the snapshot's barriers and the test's own marks, by a change stream."""
+
+    def __init__(self, database: Database[Any], stream: DatabaseChangeStream[Any]) -> None:
+        self._marks = database["marks"]
+        self._stream = stream
+        self.seen: list[str] = []
+
+    def mark(self, name: str) -> None:
+        """Write a mark; it is acknowledged when this returns."""
+        self._marks.insert_one({"_id": name})
+
+    def wait(self, count: int, timeout: float = 60) -> list[str]:
+        """Wait until so many barriers and marks have been written; return their names."""
+        wait_until(lambda: self._read() >= count, f"{count} barriers and marks", timeout, detail=lambda: str(self.seen))
+        return self.seen
+
+    def _read(self) -> int:
+        while event := self._stream.try_next():
+            name = event["documentKey"]["_id"]
+            if event["ns"]["coll"] == "marks" or name == SNAPSHOT:
+                self.seen.append(name)
+        return len(self.seen)
+
+
+@pytest.fixture
+def order(mongo: Database[Any]) -> Iterator[Order]:
+    """Watches from now on."""
+    wanted = [{"$match": {"ns.coll": {"$in": [BARRIERS, "marks"]}}}]
+    with mongo.watch(wanted, max_await_time_ms=50) as stream:
+        yield Order(mongo, stream)
+
+
+def test_writers_during_the_initial_sync_and_zero_cache_killed_in_mid_stream(
+    deployment: DeploymentFactory,
+    mongodb: MongoServer,
+    mongo: Database[Any],
+    zero_cache: ZeroCacheFactory,
+    order: Order,
+) -> None:
+    """At least 5,000 writes between the barriers, then ten kills: each time the replica equals MongoDB row for row."""
+    fill(mongo, ITEMS)
+    place = deployment()
+    place.configure(mappings=MAPPINGS)
+    with RecordingProxy(place.server().port, HELD_BACK) as proxy:
+        cache = zero_cache(proxy.stream_url)
+        write_between_the_barriers(proxy, order, Writers(mongodb.uri, mongo.name, items=ITEMS))
+        settle(cache, mongo, TABLES)
+        with Writers(mongodb.uri, mongo.name, threads=1, seed=99, items=ITEMS) as writers:
+            for _ in range(KILLS):
+                kill_in_mid_stream(cache, proxy, writers)
+        settle(cache, mongo, TABLES)
+        assert cache.exits == []
+        marks = [connection.last_watermark for connection in proxy.connections]
+        assert marks[0] == ""
+        assert len(set(marks)) == len(marks) >= KILLS + 2
+        assert marks == sorted(marks)
+        check_watermarks(proxy.connections)
+        the_check_finds_a_repeat(proxy.connections)
+
+
+def write_between_the_barriers(proxy: RecordingProxy, order: Order, writers: Writers) -> None:
+    """Hold the copy back until enough was acknowledged after the first barrier, and show that it was before the last."""
+    with writers:
+        assert order.wait(1) == [SNAPSHOT]
+        order.mark("counting begins")
+        before = dict(writers.counts)
+        # What each thread had under way when the first mark came may be counted late.
+        wait_until(
+            lambda: writers.total - sum(before.values()) >= WRITES + 100 or writers.errors, f"{WRITES} writes", 60
+        )
+        after = dict(writers.counts)
+        order.mark("counting ends")
+        proxy.release()
+        assert order.wait(4) == [SNAPSHOT, "counting begins", "counting ends", SNAPSHOT]
+        # Some more while zero-cache takes over.
+        wait_until(lambda: len(proxy.connections) > 1 and len(proxy.connections[-1].commits) > 20, "live changes", 60)
+    written = {kind: after[kind] - before[kind] for kind in after}
+    print(f"acknowledged between the two barriers: {written}; the snapshot took {proxy.connections[0].size} bytes")
+    assert sum(written.values()) >= WRITES
+    assert all(written.values())
+
+
+def kill_in_mid_stream(cache: ZeroCache, proxy: RecordingProxy, writers: Writers) -> None:
+    """Kill all of zero-cache once it has stored something, start it, and wait until it comes back from there."""
+    connection = proxy.connections[-1]
+    wait_until(
+        lambda: cache.replica.watermark() > connection.last_watermark and len(connection.commits) > 5,
+        "the replica to move on",
+        60,
+        detail=cache.log_tail,
+    )
+    written, number = writers.total, len(proxy.connections)
+    pids = cache.pids()
+    assert len(pids) > 2
+    cache.kill()
+    assert not alive(pids)
+    cache.start()
+    wait_until(lambda: len(proxy.connections) > number, "zero-cache to come back", 60, detail=cache.log_tail)
+    back = proxy.connections[-1]
+    assert back.last_watermark > connection.last_watermark
+    assert back.last_watermark in connection.commits
+    assert back.query["replicaVersion"] == [proxy.connections[0].commits[0]]
+    assert writers.total > written
+
+
+def the_check_finds_a_repeat(connections: list[Recording]) -> None:
+    """The last transaction of the longest connection, once more."""
+    longest = max(connections, key=lambda connection: len(connection.commits))
+    again = longest.commits[-1]
+    longest.transactions += [("begin", again), ("commit", again)]
+    with pytest.raises(AssertionError, match="begins after"):
+        check_watermarks(connections)

@@ -1,0 +1,101 @@
+"""Connections of a model replica to ``ReplicaSession``s, as zero-cache makes them, without a server between."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from changesource.mapping.compiled import CompiledMapping
+from changesource.protocol.request import StreamRequest
+from changesource.services.session import Limits, ReplicaSession
+from changesource.services.subscriber import Subscriber
+from changesource.sources.base import ChangeSource
+from changesource.stream.grouping import Bounds
+from tests.harness.model import ModelReplica
+from tests.harness.waiting import until
+
+LIMITS = Limits(Bounds(rows=20, age=0.02), keepalive=30.0)
+
+
+class Replica:
+    """One zero-cache: its replica, and what it tells when it connects."""
+
+    def __init__(
+        self,
+        source: ChangeSource,
+        subscriber: Subscriber,
+        mapping: CompiledMapping,
+        *,
+        publications: tuple[str, ...] = (),
+        app_id: str = "app",
+        limits: Limits = LIMITS,
+    ) -> None:
+        self.source = source
+        self.subscriber = subscriber
+        self.mapping = mapping
+        self.publications = publications
+        self.app_id = app_id
+        self.limits = limits
+        self.model = ModelReplica()
+        self.version = ""
+        self.frames: list[str] = []
+        self.on_commit: Callable[[str], None] = lambda watermark: None
+
+    def request(self) -> StreamRequest:
+        """Return what the next connection asks for."""
+        return StreamRequest(self.app_id, 0, self.publications, self.model.last_watermark, self.version)
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """Connect for as long as the context lasts; what was not committed by then never happened."""
+        self.frames.clear()
+        connection = Connection(self)
+        try:
+            yield connection
+        finally:
+            connection.task.cancel()
+            await asyncio.gather(connection.task, return_exceptions=True)
+            self.model.disconnect()
+        connection.check()
+
+    async def sync(self) -> None:
+        """Take the initial sync on a connection of its own."""
+        async with self.connection() as connection:
+            await connection.until(lambda: bool(self.model.commits))
+        self.version = self.model.commits[0]
+
+
+class Connection:
+    """One connection. ``session`` serves it in ``task``."""
+
+    def __init__(self, replica: Replica) -> None:
+        self.replica = replica
+        self.paused = False
+        self._closed = False
+        self.session = ReplicaSession(
+            replica.request(), replica.mapping, replica.source, replica.subscriber, replica.limits, self._send
+        )
+        self.task = asyncio.create_task(self.session.run())
+
+    async def _send(self, frame: str) -> None:
+        while self.paused:  # noqa: ASYNC110 - a reader that does not read
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0)
+        replica = self.replica
+        replica.frames.append(frame)
+        watermark = replica.model.apply(frame)
+        if watermark is not None:
+            self.session.ack(watermark)
+            replica.on_commit(watermark)
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait for a condition, or for the session's end, whose error is raised."""
+        await until(lambda: self.task.done() or condition())
+        self.check()
+        assert condition(), "the session ended before"
+
+    def check(self) -> None:
+        """Raise what ended the session, if something did."""
+        if self.task.done() and not self.task.cancelled():
+            self.task.result()

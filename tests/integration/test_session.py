@@ -1,0 +1,488 @@
+"""Replicas on the scripted source and Channels' layer in memory: what they show at every single commit is exact.
+
+The database is real: a session remembers there what its snapshot showed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from channels.db import database_sync_to_async
+from channels.layers import InMemoryChannelLayer
+
+from changesource.exceptions import CursorLost, PrivilegeMissing, SourceUnavailable, UnknownPublication
+from changesource.mapping.compiled import CompiledMapping, ignore_fault
+from changesource.mapping.spec import ColumnSpec, TableSpec
+from changesource.models import RowError
+from changesource.models import Watermark as WatermarkRow
+from changesource.protocol.watermark import Watermark
+from changesource.services.publisher import Layer, Publisher
+from changesource.services.session import Limits
+from changesource.services.subscriber import Subscriber
+from changesource.services.watcher import Revision, Watcher
+from changesource.sources.scripted import ScriptedSource, Write
+from changesource.stream.grouping import Bounds
+from tests.harness.chat import CHANNEL, CHAT, MESSAGE, compiled, expected, shown
+from tests.harness.layers import FaultyLayer
+from tests.harness.link import LIMITS, Replica
+from tests.harness.waiting import until
+from tests.harness.writers import Writer
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+ARCHIVE = TableSpec(
+    name="archive", collection="archive", columns=(ColumnSpec("id", "string", "_id"),), primary_key=("id",)
+)
+
+
+class Place:
+    """A source with documents, a layer, and what serves replicas."""
+
+    def __init__(self, *, seed: int = 1, layer: Layer | None = None) -> None:
+        self.source = ScriptedSource(feed_batch=5, snapshot_batch=10)
+        self.writer = Writer(self.source, seed)
+        self.writer.fill(20)
+        self.layer: Layer = layer or InMemoryChannelLayer(capacity=1000)
+        self.subscriber = Subscriber(self.layer)
+        self.mapping = compiled()
+
+    def replica(self, *publications: str, app_id: str = "app", limits: Limits = LIMITS) -> Replica:
+        """Return a replica that compares itself with the source at each commit."""
+        replica = Replica(
+            self.source, self.subscriber, self.mapping, publications=publications, app_id=app_id, limits=limits
+        )
+        tables = tuple(self.mapping.published(publications).tables)
+
+        def check(watermark: str) -> None:
+            # The first commit shows the state at the second barrier, which is later than its watermark.
+            if len(replica.model.commits) > 1:
+                state = self.source.state_at(Watermark.parse(watermark).cluster_time)
+                assert shown(replica.model, tables) == expected(state, tables)
+
+        replica.on_commit = check
+        return replica
+
+    def is_exact(self, replica: Replica) -> bool:
+        """Whether the replica shows what is there now."""
+        tables = tuple(self.mapping.published(replica.publications).tables)
+        return shown(replica.model, tables) == expected(self.source.state_at(self.source.now), tables)
+
+    @asynccontextmanager
+    async def watched(self, mapping: CompiledMapping | None = None, keepalive: float = 30.0) -> AsyncIterator[Watcher]:
+        """Run a watcher."""
+        revision = Revision(1, mapping or self.mapping)
+
+        async def current() -> Revision:
+            return revision
+
+        watcher = Watcher(
+            self.source,
+            Publisher(self.layer),
+            current,
+            bounds=LIMITS.bounds,
+            keepalive=keepalive,
+            report=ignore_fault,
+        )
+        task = asyncio.create_task(watcher.run())
+        try:
+            await until(lambda: watcher.position > 0)
+            yield watcher
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+def rising(replica: Replica) -> bool:
+    return all(one < other for one, other in itertools.pairwise(replica.model.commits))
+
+
+@database_sync_to_async
+def row(app_id: str = "app") -> WatermarkRow:
+    return WatermarkRow.objects.get(kind="replica", app_id=app_id)
+
+
+async def test_the_snapshot_is_exact_where_the_session_says_so() -> None:
+    it = Place()
+    replica = it.replica()
+    it.source.before("documents", 2, it.writer.step)
+    it.source.before("documents", 4, it.writer.step)
+    await replica.sync()
+    known = await row()
+    assert known.replica_version == replica.version
+    assert shown(replica.model) == expected(it.source.state_at(int(known.sync_end)))
+    assert int(known.sync_end) > Watermark.parse(replica.version).cluster_time
+    assert (known.state, known.acked) == ("disconnected", replica.version)
+
+
+async def test_without_a_watcher_every_change_arrives() -> None:
+    it = Place()
+    replica = it.replica()
+    await replica.sync()
+    async with replica.connection() as connection:
+        await it.writer.run(100)
+        await connection.until(lambda: it.is_exact(replica))
+        assert connection.session.tallies.pulled > 0
+        assert connection.session.tallies.sent == 0
+    assert rising(replica)
+    assert not it.source.feeds
+
+
+async def test_with_a_watcher_batches_come_by_the_layer() -> None:
+    it = Place()
+    replica = it.replica()
+    await replica.sync()
+    async with it.watched(), replica.connection() as connection:
+        await it.writer.run(100)
+        await connection.until(lambda: it.is_exact(replica) and connection.session.tallies.sent > 3)
+        await until(lambda: len(it.source.feeds) == 1)
+    assert rising(replica)
+
+
+async def test_the_lost_row_of_a_snapshot_only_costs_a_replay() -> None:
+    it = Place()
+    replica = it.replica()
+    it.source.before("documents", 2, it.writer.step)
+    await replica.sync()
+    await database_sync_to_async(WatermarkRow.objects.all().delete)()
+    replica.on_commit = lambda watermark: None
+    async with replica.connection() as connection:
+        it.writer.step()
+        await connection.until(lambda: it.is_exact(replica))
+    assert rising(replica)
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_whatever_the_layer_does_the_replica_is_exact_at_every_commit(seed: int) -> None:
+    faulty = FaultyLayer(InMemoryChannelLayer(capacity=1000), seed)
+    it = Place(seed=seed, layer=faulty)
+    everything, talk = it.replica(), it.replica("talk", app_id="talk")
+    await everything.sync()
+    await talk.sync()
+    async with it.watched(), everything.connection() as one, talk.connection() as other:
+        tallies = one.session.tallies
+        # Until each kind of mischief was met: how soon follows from the seed and from the event loop.
+        for _ in range(50):
+            await it.writer.run(40, pause=0.01)
+            mischief = faulty.mischief
+            if min(mischief.dropped, mischief.repeated, mischief.swapped, tallies.gaps, tallies.sent) > 0:
+                break
+        await one.until(lambda: it.is_exact(everything))
+        await other.until(lambda: it.is_exact(talk))
+        assert min(mischief.dropped, mischief.repeated, mischief.swapped, tallies.gaps, tallies.sent) > 0
+    assert rising(everything)
+    assert rising(talk)
+    assert not it.source.feeds
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_connections_that_break_anywhere_lose_and_repeat_nothing(seed: int) -> None:
+    it = Place(seed=seed, layer=FaultyLayer(InMemoryChannelLayer(capacity=1000), seed))
+    replica = it.replica()
+    await replica.sync()
+    async with it.watched():
+        writing = asyncio.create_task(it.writer.run(300, pause=0.004))
+        for length in range(1, 16):
+            before = replica.model.last_watermark
+            async with replica.connection() as connection:
+                # Cut within a transaction, mostly: after so many frames, commit or not.
+                await connection.until(lambda length=length: len(replica.frames) >= length or writing.done())
+            assert replica.model.last_watermark >= before
+        await writing
+        async with replica.connection() as connection:
+            it.writer.step()
+            await connection.until(lambda: it.is_exact(replica))
+    assert rising(replica)
+    assert not it.source.feeds
+
+
+async def test_a_transaction_too_large_for_the_layer_is_one_transaction() -> None:
+    it = Place()
+    replica = it.replica()
+    await replica.sync()
+    async with it.watched(), replica.connection() as connection:
+        it.writer.step()
+        await connection.until(lambda: it.is_exact(replica) and len(it.source.feeds) == 1)
+        it.source.transaction([Write("insert", "messages", {"_id": f"t{n}", "body": "x"}) for n in range(500)])
+        await connection.until(lambda: it.is_exact(replica))
+        assert connection.session.tallies.gaps > 0
+    assert max(changes for _, changes in replica.model.transactions[1:]) == 500
+
+
+@pytest.mark.parametrize("nth", [2, 8, 20])
+async def test_a_fault_within_a_large_transaction_rolls_it_back_and_sends_it_again(nth: int) -> None:
+    it = Place()
+    replica = it.replica()
+    await replica.sync()
+    async with replica.connection() as connection:
+        it.writer.step()
+        await connection.until(lambda: it.is_exact(replica))
+        it.source.transaction([Write("insert", "messages", {"_id": f"t{n}", "body": "x"}) for n in range(200)])
+        it.source.fail("poll", CursorLost(), nth)
+        it.source.fail("feed", SourceUnavailable())
+        await connection.until(lambda: it.is_exact(replica))
+    assert replica.model.rollbacks == (1 if nth > 4 else 0)
+    assert replica.model.transactions[-1][1] == 200
+    assert rising(replica)
+
+
+async def test_an_initial_sync_waits_for_the_source_in_place() -> None:
+    it = Place()
+    replica = it.replica()
+    it.source.fail("barrier", SourceUnavailable())
+    it.source.fail("documents", CursorLost(), 3)
+    it.source.fail("poll", CursorLost(), 1)
+    await replica.sync()
+    assert it.is_exact(replica)
+
+
+# Resets.
+
+
+async def reset_code(replica: Replica) -> str:
+    """Connect, and return the code of the reset that must be the only frame."""
+    async with replica.connection() as connection:
+        await connection.until(lambda: replica.model.reset is not None)
+        await asyncio.wait_for(connection.task, 10)
+    assert len(replica.frames) == 1
+    assert replica.model.reset is not None
+    code: str = replica.model.reset["errorDetails"]["code"]
+    assert replica.model.reset["message"].startswith(code)
+    assert (await row()).state == "reset"
+    return code
+
+
+async def test_history_that_was_lost_resets() -> None:
+    it = Place()
+    replica = it.replica()
+    await replica.sync()
+    it.writer.step()
+    it.source.truncate(it.source.now)
+    it.writer.step()
+    assert await reset_code(replica) == "ZS202"
+
+
+async def test_history_that_is_lost_while_streaming_resets() -> None:
+    it = Place()
+    replica = it.replica()
+    await replica.sync()
+    async with replica.connection() as connection:
+        it.writer.step()
+        await connection.until(lambda: it.is_exact(replica))
+        it.source.fail("poll", CursorLost())
+        it.source.insert("messages", {"_id": "lost", "body": "x"})
+        it.source.truncate(it.source.now)
+        await connection.until(lambda: replica.model.reset is not None)
+    assert ("lost",) not in replica.model.rows("message")
+
+
+async def test_history_that_is_lost_during_the_snapshot_resets() -> None:
+    it = Place()
+    replica = it.replica()
+
+    def forget() -> None:
+        it.writer.step()
+        it.source.truncate(it.source.now)
+
+    it.source.before("documents", 3, forget)
+    async with replica.connection() as connection:
+        await connection.until(lambda: replica.model.reset is not None)
+    assert replica.model.commits == []
+
+
+async def test_another_mapping_resets() -> None:
+    it = Place()
+    replica = it.replica("places")
+    await replica.sync()
+    # A table of another publication changes nothing.
+    replica.mapping = compiled(TableSpec(**{**MESSAGE.__dict__, "filter": {"body": "x"}}), CHAT, CHANNEL)
+    async with replica.connection() as connection:
+        it.writer.fill(0)
+        it.source.insert("rooms", {"_id": 500, "kind": "chat"})
+        await connection.until(lambda: it.is_exact(replica))
+    replica.mapping = compiled(MESSAGE, TableSpec(**{**CHAT.__dict__, "filter": {"kind": "x"}}), CHANNEL)
+    assert await reset_code(replica) == "ZS203"
+
+
+async def test_a_watermark_of_the_future_resets() -> None:
+    """MongoDB was restored from a backup."""
+    it = Place()
+    replica = it.replica()
+    for _ in range(30):
+        it.writer.step()
+    await replica.sync()
+    replica.source = ScriptedSource()
+    assert await reset_code(replica) == "ZS204"
+
+
+async def test_a_watermark_that_is_not_ours_resets() -> None:
+    it = Place()
+    replica = it.replica()
+    await replica.sync()
+    replica.model.commits.append("0a")
+    assert await reset_code(replica) == "ZS201"
+
+
+async def test_a_collection_renamed_into_place_while_streaming_resets() -> None:
+    it = Place()
+    replica = it.replica("talk")
+    await replica.sync()
+    async with replica.connection() as connection:
+        it.source.insert("temporary", {"_id": "x", "body": "x"})
+        it.source.rename("temporary", "messages")
+        await connection.until(lambda: replica.model.reset is not None)
+    assert replica.model.reset
+    assert "message" in replica.model.reset["message"]
+
+
+async def test_a_rename_of_others_resets_nobody() -> None:
+    it = Place()
+    replica = it.replica("places")
+    await replica.sync()
+    async with replica.connection() as connection:
+        it.source.insert("temporary", {"_id": "x", "body": "x"})
+        it.source.rename("temporary", "messages")
+        it.source.insert("rooms", {"_id": 500, "kind": "chat"})
+        await connection.until(lambda: it.is_exact(replica))
+
+
+async def test_after_a_reset_the_next_snapshot_is_later() -> None:
+    it = Place()
+    replica = it.replica()
+    await replica.sync()
+    again = it.replica()
+    await again.sync()
+    assert again.version > replica.version
+    assert (await row()).replica_version == again.version
+
+
+async def test_a_fault_that_will_not_pass_ends_the_connection_without_a_reset() -> None:
+    it = Place()
+    replica = it.replica()
+    await replica.sync()
+    it.source.fail("feed", PrivilegeMissing())
+    async with replica.connection() as connection:
+        await until(connection.task.done)
+    assert replica.model.reset is None
+    assert replica.frames == []
+
+
+def test_a_publication_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(UnknownPublication):
+        compiled().published(["none"])
+
+
+# The layer, the watcher and others.
+
+
+async def test_a_watcher_that_knows_more_collections_leads_no_replica_astray() -> None:
+    """A batch may end at an event of a collection that this connection does not know of: it cannot resume there."""
+    it = Place()
+    replica = it.replica()
+    await replica.sync()
+    async with it.watched(compiled(MESSAGE, CHAT, CHANNEL, ARCHIVE)), replica.connection() as connection:
+        it.source.insert("messages", {"_id": "one", "body": "x"})
+        await connection.until(lambda: it.is_exact(replica) and len(it.source.feeds) == 1)
+        it.source.insert("messages", {"_id": "two", "body": "x"})
+        it.source.insert("archive", {"_id": "elsewhere"})
+        await connection.until(lambda: it.is_exact(replica) and connection.session.tallies.sent > 0)
+        # Too large for the layer: now the replica must read for itself, from where it stands.
+        it.source.transaction([Write("insert", "messages", {"_id": f"t{n}", "body": "x"}) for n in range(100)])
+        await connection.until(lambda: it.is_exact(replica) or replica.model.reset is not None)
+    assert replica.model.reset is None
+    assert rising(replica)
+
+
+async def test_a_watcher_with_another_mapping_of_the_tables_is_not_believed() -> None:
+    it = Place()
+    replica = it.replica()
+    await replica.sync()
+    other = compiled(TableSpec(**{**MESSAGE.__dict__, "filter": {"body": "never"}}), CHAT, CHANNEL)
+    async with it.watched(other), replica.connection() as connection:
+        await it.writer.run(60, pause=0.005)
+        await connection.until(lambda: it.is_exact(replica))
+        assert connection.session.tallies.sent == 0
+    assert rising(replica)
+
+
+async def test_two_watchers_do_no_harm() -> None:
+    it = Place()
+    replica = it.replica()
+    await replica.sync()
+    async with it.watched(), it.watched(), replica.connection() as connection:
+        await it.writer.run(150, pause=0.005)
+        await connection.until(lambda: it.is_exact(replica) and connection.session.tallies.skipped > 0)
+    assert rising(replica)
+
+
+async def test_a_watcher_that_stops_is_missed_in_time() -> None:
+    it = Place()
+    replica = it.replica(limits=Limits(Bounds(rows=20, age=0.02), keepalive=0.2))
+    await replica.sync()
+    async with replica.connection() as connection:
+        async with it.watched(keepalive=0.2):
+            it.writer.step()
+            await connection.until(lambda: connection.session.tallies.sent > 0 and len(it.source.feeds) == 1)
+        it.writer.step()
+        await connection.until(lambda: it.is_exact(replica))
+        assert connection.session.tallies.silences > 0
+
+
+async def test_with_no_watcher_a_replica_keeps_its_position_fresh() -> None:
+    it = Place()
+    replica = it.replica(limits=Limits(Bounds(), keepalive=0.05))
+    await replica.sync()
+    async with replica.connection() as connection:
+        await connection.until(lambda: len(replica.model.commits) > 3)
+    assert {changes for _, changes in replica.model.transactions[1:]} == {0}
+
+
+async def test_a_slow_reader_keeps_up_in_bounded_memory_and_slows_nobody() -> None:
+    it = Place()
+    slow, quick = it.replica(app_id="slow"), it.replica(app_id="quick")
+    await slow.sync()
+    await quick.sync()
+    async with it.watched(), slow.connection() as one, quick.connection() as other:
+        it.writer.step()
+        await one.until(lambda: it.is_exact(slow))
+        one.paused = True
+        for number in range(600):
+            it.source.insert("messages", {"_id": f"s{number}", "body": "x"})
+            if number % 2:
+                await other.until(lambda: it.is_exact(quick))
+        assert one.session.mailbox.dropped > 0
+        assert not it.is_exact(slow)
+        one.paused = False
+        await one.until(lambda: it.is_exact(slow))
+        assert one.session.tallies.gaps > 0
+    assert rising(slow)
+
+
+async def test_documents_without_a_row_are_listed() -> None:
+    it = Place()
+    it.source.insert("messages", {"_id": "bad"})
+    replica = it.replica()
+    await replica.sync()
+    assert ("bad",) not in replica.model.rows("message")
+    listed = await database_sync_to_async(lambda: list(RowError.objects.values_list("table", "document_id")))()
+    assert listed == [("message", '"bad"')]
+
+
+async def test_frames_are_what_the_protocol_says() -> None:
+    it = Place()
+    replica = it.replica()
+    await replica.sync()
+    async with replica.connection() as connection:
+        it.source.insert("rooms", {"_id": 500, "kind": "chat", "title": "t"})
+        await connection.until(lambda: it.is_exact(replica))
+    watermark = replica.model.last_watermark
+    relation = {"schema": "public", "name": "chat", "rowKey": {"columns": ["id"]}, "keyColumns": ["id"]}
+    assert [json.loads(frame) for frame in replica.frames] == [
+        ["begin", {"tag": "begin"}, {"commitWatermark": watermark}],
+        ["data", {"tag": "insert", "relation": relation, "new": {"id": 500, "title": "t"}}],
+        ["commit", {"tag": "commit"}, {"watermark": watermark}],
+    ]

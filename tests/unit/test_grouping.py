@@ -1,0 +1,251 @@
+"""Grouping: no MongoDB transaction is ever split, and nothing is lost between two batches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from changesource.stream.batches import Batch
+from changesource.stream.events import Event
+from changesource.stream.grouping import Bounds, Grouping
+
+FINGERPRINTS = {"t": "01"}
+WIDE = Bounds(rows=1_000_000, size=1 << 40, age=1e9)
+ENDLESS = 1e9
+NOTHING_MORE = None
+
+
+class Clock:
+    """Time that moves when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def event(cluster_time: int, transaction: int = 0) -> Event:
+    return Event("insert", cluster_time, "c", transaction=("lsid", transaction) if transaction else None)
+
+
+def feed(grouping: Grouping, *answers: tuple[int, int] | None, frames: int = 1) -> list[Batch]:
+    """Give events as (cluster time, transaction number or 0), and the server's empty answer as None."""
+    found: list[Batch] = []
+    for answer in answers:
+        if answer is NOTHING_MORE:
+            found += grouping.nothing_more()
+        else:
+            rows = [b"%d.%d" % (answer[0], number) for number in range(frames)]
+            found += grouping.add(event(*answer), [("t", rows)])
+    return found
+
+
+def spans(batches: list[Batch]) -> list[tuple[int, int, int, bool]]:
+    return [(batch.follows, batch.end, len(batch.frames), batch.final) for batch in batches]
+
+
+def test_nothing_is_given_before_its_end_is_proved() -> None:
+    grouping = Grouping(0, FINGERPRINTS, Bounds(rows=10))
+    assert not grouping.waiting
+    assert feed(grouping, (1, 0)) == []
+    assert grouping.waiting
+    assert spans(feed(grouping, NOTHING_MORE)) == [(0, 1, 1, True)]
+    assert not grouping.waiting
+    assert feed(grouping, NOTHING_MORE) == []
+
+
+def test_transactions_are_joined_while_more_is_at_hand() -> None:
+    grouping = Grouping(0, FINGERPRINTS, WIDE)
+    assert spans(feed(grouping, (1, 0), (2, 7), (2, 7), (3, 0), (5, 8), NOTHING_MORE)) == [(0, 5, 5, True)]
+
+
+def test_a_batch_is_closed_at_its_bound_of_rows() -> None:
+    grouping = Grouping(0, FINGERPRINTS, Bounds(rows=3, age=ENDLESS))
+    found = feed(grouping, *((time, 0) for time in range(1, 9)), NOTHING_MORE)
+    assert spans(found) == [(0, 3, 3, True), (3, 6, 3, True), (6, 8, 2, True)]
+
+
+def test_a_batch_is_closed_at_its_bound_of_bytes() -> None:
+    grouping = Grouping(0, FINGERPRINTS, Bounds(size=9, age=ENDLESS))
+    assert spans(feed(grouping, *((time, 0) for time in range(1, 5)), NOTHING_MORE)) == [
+        (0, 3, 3, True),
+        (3, 4, 1, True),
+    ]
+
+
+def test_what_would_exceed_the_bound_together_is_not_joined() -> None:
+    grouping = Grouping(0, FINGERPRINTS, Bounds(rows=5, age=ENDLESS))
+    assert spans(feed(grouping, (1, 0), (2, 0), (3, 0), NOTHING_MORE, frames=2)) == [(0, 2, 4, True), (2, 3, 2, True)]
+
+
+def test_a_batch_is_closed_at_its_bound_of_age() -> None:
+    clock = Clock()
+    grouping = Grouping(0, FINGERPRINTS, Bounds(age=0.2), clock)
+    assert feed(grouping, (1, 0), (2, 0)) == []
+    clock.now = 0.19
+    assert feed(grouping, (3, 0)) == []
+    clock.now = 0.2
+    assert spans(feed(grouping, (4, 0))) == [(0, 3, 3, True)]
+    # The age of the next counts from its own first event.
+    clock.now = 0.39
+    assert feed(grouping, (5, 0)) == []
+    clock.now = 0.4
+    assert spans(feed(grouping, (6, 0))) == [(3, 5, 2, True)]
+    clock.now = 9.0
+    assert spans(feed(grouping, NOTHING_MORE)) == [(5, 6, 1, True)]
+
+
+def test_age_never_splits_a_transaction() -> None:
+    clock = Clock()
+    grouping = Grouping(0, FINGERPRINTS, Bounds(age=0.2), clock)
+    for _ in range(10):
+        assert feed(grouping, (5, 1)) == []
+        clock.now += 1
+    assert spans(feed(grouping, (6, 0))) == [(0, 5, 10, True)]
+
+
+def test_a_transaction_beyond_the_bounds_comes_in_pieces() -> None:
+    grouping = Grouping(0, FINGERPRINTS, Bounds(rows=3, age=ENDLESS))
+    found = feed(grouping, (1, 0), *[(5, 1)] * 7, (6, 0), NOTHING_MORE)
+    assert spans(found) == [(0, 1, 1, True), (1, 5, 3, False), (1, 5, 3, False), (1, 5, 1, True), (5, 6, 1, True)]
+
+
+def test_the_last_piece_comes_even_where_it_is_empty() -> None:
+    grouping = Grouping(0, FINGERPRINTS, Bounds(rows=3, age=ENDLESS))
+    assert spans(feed(grouping, *[(5, 1)] * 3)) == [(0, 5, 3, False)]
+    assert grouping.waiting
+    assert spans(feed(grouping, NOTHING_MORE)) == [(0, 5, 0, True)]
+    assert not grouping.waiting
+
+
+def test_events_of_one_cluster_time_stay_together() -> None:
+    grouping = Grouping(0, FINGERPRINTS, Bounds(rows=1000, age=-1.0))
+    assert spans(feed(grouping, (1, 0), (1, 0), (1, 1), (1, 2), (2, 0))) == [(0, 1, 4, True)]
+
+
+def test_a_transaction_stays_together_over_several_cluster_times() -> None:
+    grouping = Grouping(0, FINGERPRINTS, Bounds(rows=1000, age=-1.0))
+    assert spans(feed(grouping, (1, 4), (2, 4), (3, 4), (4, 5), (5, 0))) == [(0, 3, 3, True), (3, 4, 1, True)]
+
+
+def test_what_makes_no_frames_moves_the_end() -> None:
+    grouping = Grouping(0, FINGERPRINTS, WIDE)
+    assert list(grouping.add(event(4), [])) == []
+    assert spans(feed(grouping, NOTHING_MORE)) == [(0, 4, 0, True)]
+
+
+def test_a_refill_is_announced_by_its_batch_alone() -> None:
+    grouping = Grouping(0, FINGERPRINTS, WIDE)
+    assert list(grouping.add(event(4), [("t", [b"x"])], ["t", "u"])) == []
+    (first,) = feed(grouping, NOTHING_MORE)
+    (second,) = feed(grouping, (5, 0), NOTHING_MORE)
+    assert first.refill == ("t", "u")
+    assert second.refill == ()
+    assert first.fingerprints == FINGERPRINTS
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What must stay together: one transaction (of one cluster time or several), or events of one time."""
+
+    events: tuple[tuple[int, int, int], ...]  # cluster time, transaction, frames
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> list[Unit]:
+    """A source's history."""
+    units: list[Unit] = []
+    now = 10
+    for number in range(1, draw(st.integers(1, 12)) + 1):
+        now += draw(st.integers(1, 3))
+        sizes = draw(st.lists(st.integers(0, 3), min_size=1, max_size=draw(st.sampled_from([1, 1, 12]))))
+        kind = draw(st.sampled_from(["one", "spread", "alike"]))
+        events = []
+        for place, frames in enumerate(sizes):
+            now += 1 if kind == "spread" and place else 0
+            events.append((now, 0 if kind == "alike" else number, frames))
+        units.append(Unit(tuple(events)))
+    return units
+
+
+BOUNDS = st.builds(
+    Bounds,
+    rows=st.sampled_from([1, 2, 3, 5, 1000]),
+    size=st.sampled_from([1, 10, 40, 10_000]),
+    age=st.sampled_from([-1.0, 1.5, 1e9]),
+)
+
+
+@settings(max_examples=150)
+@given(histories(), BOUNDS, st.data())
+def test_every_border_of_a_batch_is_one_of_a_transaction(
+    units: list[Unit], bounds: Bounds, data: st.DataObject
+) -> None:
+    clock = Clock()
+    grouping = Grouping(10, FINGERPRINTS, bounds, clock)
+    found: list[Batch] = []
+    wanted: list[bytes] = []
+    for unit in units:
+        for cluster_time, transaction, count in unit.events:
+            clock.now += data.draw(st.sampled_from([0.0, 1.0]))
+            frames = [b"%d-%d" % (cluster_time, len(wanted) + place) for place in range(count)]
+            wanted += frames
+            found += grouping.add(event(cluster_time, transaction), [("t", frames)])
+        # The server has nothing more: it can only say so where a transaction ended.
+        if data.draw(st.booleans()):
+            found += grouping.nothing_more()
+            assert not grouping.waiting
+    found += grouping.nothing_more()
+    assert not grouping.waiting
+
+    assert [frame for batch in found for frame in batch.frames] == wanted
+    check_borders(found, units)
+    check_bounds(found, bounds)
+
+
+def check_borders(batches: list[Batch], units: list[Unit]) -> None:
+    """Each batch ends where a unit ends, and follows what came before; runs tell the frames' own times."""
+    ends = {unit.events[-1][0] for unit in units}
+    position = 10
+    for batch in batches:
+        assert batch.follows == position
+        assert batch.end > position
+        frames = iter(batch.frames)
+        for run in batch.runs:
+            assert position < run.cluster_time <= batch.end
+            assert all(next(frames).startswith(b"%d-" % run.cluster_time) for _ in range(run.frames))
+        assert next(frames, None) is None
+        if batch.final:
+            assert batch.end in ends
+            position = batch.end
+    assert batches[-1].final
+    assert position == units[-1].events[-1][0]
+    # Pieces are of one unit alone.
+    of = {time: number for number, unit in enumerate(units) for time, _, _ in unit.events}
+    pieces: set[int] = set()
+    for batch in batches:
+        if pieces or not batch.final:
+            pieces |= {of[run.cluster_time] for run in batch.runs}
+            assert len(pieces) <= 1
+        if batch.final:
+            pieces = set()
+
+
+def check_bounds(batches: list[Batch], bounds: Bounds) -> None:
+    """A batch is no larger than its bounds and one event allow."""
+    for batch in batches:
+        assert len(batch.frames) <= bounds.rows + 3
+        assert batch.final or len(batch.frames) >= bounds.rows or sum(map(len, batch.frames)) >= bounds.size
+
+
+@pytest.mark.parametrize("length", [1, 99, 100, 101, 250, 1000])
+def test_memory_stays_bounded_within_one_transaction(length: int) -> None:
+    grouping = Grouping(0, FINGERPRINTS, Bounds(rows=100, age=ENDLESS))
+    found = feed(grouping, *[(5, 1)] * length, NOTHING_MORE)
+    assert sum(len(batch.frames) for batch in found) == length
+    assert all(len(batch.frames) <= 100 for batch in found)
+    assert [batch.final for batch in found] == [False] * (len(found) - 1) + [True]

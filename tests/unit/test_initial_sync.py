@@ -1,0 +1,277 @@
+"""The snapshot on the scripted source: exact, whatever is written and whatever fails meanwhile."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from changesource.exceptions import CursorLost, HistoryLost, PrivilegeMissing, SourceUnavailable
+from changesource.mapping.compiled import CompiledMapping, RowFault
+from changesource.protocol.request import StreamRequest
+from changesource.services import initial_sync
+from changesource.services.downstream import Downstream
+from changesource.services.initial_sync import InitialSync
+from changesource.sources.scripted import Call, ScriptedSource, Write
+from changesource.stream.grouping import Bounds
+from tests.harness.chat import compiled, expected, shown
+from tests.harness.model import ModelReplica
+from tests.harness.writers import Writer
+
+REQUEST = StreamRequest("app", 2)
+BOUNDS = Bounds(rows=5, age=0.05)
+
+
+class Snapshot:
+    """One replica's initial sync."""
+
+    def __init__(self, source: ScriptedSource, mapping: CompiledMapping | None = None) -> None:
+        self.source = source
+        self.mapping = mapping or compiled()
+        self.model = ModelReplica()
+        self.frames: list[str] = []
+        self.faults: list[RowFault] = []
+        self.told: list[tuple[int, int]] = []
+        self.position = 0
+
+    async def send(self, frame: str) -> None:
+        self.frames.append(frame)
+        self.model.apply(frame)
+
+    async def remember(self, position: int) -> None:
+        self.told.append((position, len(self.model.commits)))
+
+    async def run(self) -> Snapshot:
+        sync = InitialSync(self.source, self.mapping, REQUEST, bounds=BOUNDS, report=self.faults.append)
+        began = await sync.barrier()
+        downstream = Downstream(self.send, self.mapping.fingerprint, self.mapping.tables, began)
+        self.position = await sync.run(downstream, began, self.remember)
+        assert downstream.committed.cluster_time == began
+        assert self.model.commits == [str(downstream.committed)]
+        assert not self.source.feeds
+        return self
+
+    def check(self) -> None:
+        """The replica is exact at the position that the snapshot names."""
+        tables = tuple(self.mapping.tables)
+        assert shown(self.model, tables) == expected(self.source.state_at(self.position), tables)
+
+    def tags(self) -> list[str]:
+        return [json.loads(frame)[1]["tag"] for frame in self.frames]
+
+
+def filled(documents: int = 50, *, seed: int = 1, batch: int = 10) -> tuple[ScriptedSource, Writer]:
+    source = ScriptedSource(feed_batch=7, snapshot_batch=batch)
+    writer = Writer(source, seed)
+    writer.fill(documents)
+    return source, writer
+
+
+async def test_what_is_there_is_one_transaction() -> None:
+    source, _ = filled()
+    snapshot = await Snapshot(source).run()
+    snapshot.check()
+    assert len(snapshot.model.rows("message")) == 50
+    assert snapshot.model.rows("app.permissions") == {(True,): {"lock": True, "permissions": None, "hash": None}}
+    assert snapshot.model.rows("app_2.clients") == {}
+    tags = snapshot.tags()
+    assert tags[0] == "begin"
+    assert tags[-1] == "commit"
+    assert {*tags[1:-1]} == {"create-table", "create-index", "insert", "backfill"}
+
+
+async def test_nothing_there_is_empty_tables() -> None:
+    snapshot = await Snapshot(ScriptedSource()).run()
+    snapshot.check()
+    assert set(snapshot.model.tables) >= {"message", "chat", "channel"}
+
+
+async def test_only_the_publications_tables_are_sent() -> None:
+    source, _ = filled()
+    snapshot = await Snapshot(source, compiled().published(["places"])).run()
+    snapshot.check()
+    assert "message" not in snapshot.model.tables
+
+
+async def test_the_position_is_told_before_the_commit() -> None:
+    source, _ = filled()
+    snapshot = await Snapshot(source).run()
+    assert snapshot.told == [(snapshot.position, 0)]
+    assert snapshot.position >= source.now - 1
+
+
+async def test_rows_are_sent_in_frames_of_bounded_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(initial_sync, "FRAME_ROWS", 20)
+    source, _ = filled(batch=1000)
+    snapshot = await Snapshot(source).run()
+    snapshot.check()
+    sizes = [len(json.loads(frame)[1]["rowValues"]) for frame in snapshot.frames if '"backfill"' in frame]
+    assert max(sizes) == 20
+    assert sizes.count(20) >= 2
+
+
+async def test_writes_during_the_copy_are_replayed_in_the_same_transaction() -> None:
+    """Before, within and behind what was copied, on either side of its cursor."""
+    source = ScriptedSource(snapshot_batch=10)
+    for number in range(30):
+        source.insert("messages", {"_id": f"{number:02}", "body": "old"})
+
+    def write() -> None:
+        source.update("messages", "03", body="new")  # copied already
+        source.update("messages", "25", body="new")  # will be copied as it is now, then updated
+        source.delete("messages", "04")
+        source.delete("messages", "26")
+        source.insert("messages", {"_id": "03x", "body": "new"})
+        source.insert("messages", {"_id": "99", "body": "new"})
+        source.delete("messages", "05")
+        source.insert("messages", {"_id": "05", "body": "again"})
+
+    source.before("documents", 3, write)
+    snapshot = await Snapshot(source, compiled().published(["talk"])).run()
+    snapshot.check()
+    assert {"update", "delete"} <= set(snapshot.tags())
+
+
+async def test_a_transaction_larger_than_the_bounds_is_replayed_whole() -> None:
+    source, _ = filled()
+    many = [Write("insert", "messages", {"_id": f"t{number}", "body": "x"}) for number in range(100)]
+    source.before("documents", 2, lambda: source.transaction(many))
+    snapshot = await Snapshot(source).run()
+    snapshot.check()
+
+
+async def test_documents_without_a_row_are_reported() -> None:
+    source = ScriptedSource()
+    source.insert("messages", {"_id": "good", "body": "x"})
+    source.insert("messages", {"_id": "bad"})
+    source.insert("messages", {"_id": 7, "body": "x"})
+    snapshot = await Snapshot(source).run()
+    assert set(snapshot.model.rows("message")) == {("good",)}
+    assert {fault.document_id for fault in snapshot.faults} == {'"bad"', "7"}
+
+
+PASSING: list[tuple[Call, int]] = [
+    ("barrier", 1),
+    ("barrier", 2),
+    ("documents", 1),
+    ("documents", 3),
+    ("feed", 1),
+    ("poll", 1),
+    ("poll", 2),
+    ("poll", 4),
+]
+
+
+@pytest.mark.parametrize(("call", "nth"), PASSING)
+async def test_a_passing_fault_is_waited_out_in_place(call: Call, nth: int) -> None:
+    source, writer = filled()
+    for step in range(1, 6):
+        source.before("documents", step, lambda: [writer.step() for _ in range(5)])
+    source.fail(call, CursorLost(), nth)
+    snapshot = await Snapshot(source).run()
+    snapshot.check()
+    assert source.calls[call] > nth
+
+
+async def test_many_faults_in_a_row_do_not_end_it() -> None:
+    source, _ = filled()
+    for nth in (1, 2, 3):
+        source.fail("barrier", SourceUnavailable(), nth)
+    snapshot = await Snapshot(source).run()
+    snapshot.check()
+
+
+async def test_a_fault_that_will_not_pass_ends_it_without_a_commit() -> None:
+    source, _ = filled()
+    source.fail("documents", PrivilegeMissing(), 2)
+    snapshot = Snapshot(source)
+    with pytest.raises(PrivilegeMissing):
+        await snapshot.run()
+    assert snapshot.model.commits == []
+    assert not source.feeds
+
+
+async def test_history_that_is_lost_during_the_copy_ends_it_without_a_commit() -> None:
+    source, writer = filled()
+
+    def forget() -> None:
+        writer.step()
+        source.truncate(source.now)
+
+    source.before("documents", 3, forget)
+    snapshot = Snapshot(source)
+    with pytest.raises(HistoryLost):
+        await snapshot.run()
+    assert snapshot.model.commits == []
+    assert not source.feeds
+
+
+def rename_into_place(source: ScriptedSource) -> None:
+    for number in range(20):
+        source.insert("temporary", {"_id": f"new{number:02}", "body": "renamed"})
+    source.rename("temporary", "messages")
+
+
+def rename_away(source: ScriptedSource) -> None:
+    source.rename("messages", "archive")
+
+
+def rename_and_go_on(source: ScriptedSource) -> None:
+    rename_into_place(source)
+    source.update("messages", "new03", body="changed")
+    source.delete("messages", "new04")
+    source.insert("messages", {"_id": "late", "body": "x"})
+
+
+def rename_twice(source: ScriptedSource) -> None:
+    rename_into_place(source)
+    source.insert("temporary", {"_id": "last", "body": "x"})
+    source.rename("temporary", "messages")
+
+
+def drop(source: ScriptedSource) -> None:
+    source.drop("messages")
+    source.insert("messages", {"_id": "after", "body": "x"})
+
+
+def drop_database(source: ScriptedSource) -> None:
+    source.drop_database()
+    source.insert("messages", {"_id": "after", "body": "x"})
+
+
+@pytest.mark.parametrize("nth", [1, 2, 7, 9])
+@pytest.mark.parametrize(
+    "change", [rename_into_place, rename_away, rename_and_go_on, rename_twice, drop, drop_database]
+)
+async def test_collections_that_come_and_go_during_the_copy(change: Callable[[ScriptedSource], None], nth: int) -> None:
+    source, _ = filled()
+    source.before("documents", nth, lambda: change(source))
+    snapshot = await Snapshot(source).run()
+    snapshot.check()
+    assert snapshot.told == [(snapshot.position, 0)]
+
+
+async def test_a_rename_during_the_copy_that_follows_a_rename() -> None:
+    source, _ = filled()
+    source.before("documents", 3, lambda: rename_into_place(source))
+    # After the two collections' batches and end, the first copy again.
+    source.before("documents", 14, lambda: rename_twice(source))
+    snapshot = await Snapshot(source).run()
+    snapshot.check()
+    assert set(snapshot.model.rows("message")) == {("last",)}
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(0, 2**32),
+    st.lists(st.tuples(st.sampled_from(["documents", "poll", "barrier", "feed"]), st.integers(1, 15)), max_size=8),
+)
+async def test_whatever_is_written_whenever_the_snapshot_is_exact(seed: int, moments: list[tuple[Call, int]]) -> None:
+    source, writer = filled(20, seed=seed, batch=4)
+    for call, nth in moments:
+        source.before(call, nth, lambda: [writer.step() for _ in range(4)])
+    snapshot = await Snapshot(source).run()
+    snapshot.check()
