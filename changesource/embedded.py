@@ -48,7 +48,7 @@ class EmbeddedMongoDB:
         )
         log.close()
         deadline = time.monotonic() + START_SECONDS
-        while not _listens(port):
+        while not listens(port):
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self.stop()
                 raise SettingError(
@@ -75,7 +75,8 @@ def _free_port() -> int:
         return port
 
 
-def _listens(port: int) -> bool:
+def listens(port: int) -> bool:
+    """Whether something listens on this port of 127.0.0.1."""
     with socket.socket() as probe:
         probe.settimeout(1)
         return probe.connect_ex(("127.0.0.1", port)) == 0

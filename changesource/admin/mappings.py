@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from django import forms
 from django.contrib import admin, messages
 from django.core.exceptions import NON_FIELD_ERRORS, PermissionDenied, ValidationError
+from django.db import models
 from django.forms.models import BaseInlineFormSet, ModelForm
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import URLPattern, path, reverse
@@ -14,6 +16,7 @@ from django.views.decorators.http import require_POST
 
 from changesource.conf import settings
 from changesource.exceptions import MappingError, ZerosourceError
+from changesource.fields import OrderedJSONField
 from changesource.mapping.rows import compile_table
 from changesource.models import ColumnMapping, Publication, TableMapping
 from changesource.services.configuration import publish
@@ -31,6 +34,11 @@ else:
     ColumnFormSet = BaseInlineFormSet
     ColumnTabularInline = admin.TabularInline
     TableModelAdmin = PublicationModelAdmin = admin.ModelAdmin
+
+# Ten lines for each, as they are by default, push the columns off the screen.
+SHORT_BOXES: dict[type[models.Field[Any, Any]], dict[str, Any]] = {
+    kind: {"widget": forms.Textarea(attrs={"rows": 2, "cols": 90})} for kind in (OrderedJSONField, models.TextField)
+}
 
 
 def is_managed(obj: TableMapping | Publication | None) -> bool:
@@ -100,6 +108,7 @@ class TableMappingAdmin(TableModelAdmin):
     """The tables, with a button that publishes them."""
 
     form = TableMappingForm
+    formfield_overrides = SHORT_BOXES
     inlines = (ColumnMappingInline,)
     list_display = ("name", "collection", "enabled", "description", "managed_by")
     list_filter = ("enabled",)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest
+from django.utils.html import format_html
 
 from changesource.models import ApiKey, Lease, ManagedContent, MappingRevision, RowError, Watermark
 from changesource.store import api_keys
@@ -41,14 +43,13 @@ class StateAdmin(AnyModelAdmin):
 class WatermarkAdmin(StateAdmin):
     """The watcher's and the replicas' positions."""
 
-    list_display = ("kind", "app_id", "shard_num", "state", "message", "sent", "acked", "lag_ms", "updated_at")
-    list_filter = ("kind", "state")
+    list_display = ("kind", "app_id", "shard_num", "state", "updated_at", "sent", "acked", "message")
     actions = ("ask_to_resync", "forget")
 
     @admin.action(description="Sync the selected replicas anew (each is reset, then reads everything again)")
     def ask_to_resync(self, request: HttpRequest, queryset: QuerySet[Model]) -> None:
         """Mark them; their sessions see it within a second."""
-        if not super().has_change_permission(request):
+        if not super(StateAdmin, self).has_change_permission(request):
             raise PermissionDenied
         count = queryset.filter(kind=Watermark.Kind.REPLICA).update(resync_wanted=True)
         self.message_user(request, f"{count} replicas are told to sync anew.", messages.SUCCESS)
@@ -56,7 +57,7 @@ class WatermarkAdmin(StateAdmin):
     @admin.action(description="Forget the selected replicas (for those that will not come back)")
     def forget(self, request: HttpRequest, queryset: QuerySet[Model]) -> None:
         """Delete their rows. One that comes back all the same goes on from its own watermark."""
-        if not super().has_delete_permission(request):
+        if not super(StateAdmin, self).has_delete_permission(request):
             raise PermissionDenied
         count, _ = queryset.filter(kind=Watermark.Kind.REPLICA).exclude(state="streaming").delete()
         self.message_user(request, f"{count} replicas were forgotten; connected ones never are.", messages.SUCCESS)
@@ -76,6 +77,13 @@ class MappingRevisionAdmin(StateAdmin):
     """What was published."""
 
     list_display = ("number", "created_at", "created_by", "note")
+    fields = ("number", "created_at", "created_by", "note", "shown_specification", "content_hash")
+    readonly_fields = ("shown_specification",)
+
+    @admin.display(description="specification")
+    def shown_specification(self, revision: MappingRevision) -> str:
+        """As exportmappings writes it."""
+        return format_html("<pre>{}</pre>", json.dumps(revision.specification, indent=2))
 
 
 @admin.register(Lease)

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Mapping
 
 from changesource.stream.batches import Batch
-from changesource.stream.continuity import Verdict, judge
+from changesource.stream.continuity import Verdict, agrees, judge
 
 # Beyond these the oldest are dropped: a gap, which is pulled from MongoDB.
 MAX_BATCHES = 256
@@ -15,7 +15,7 @@ MAX_BYTES = 16 * 1024 * 1024
 
 
 class Mailbox:
-    """A bounded queue of batches. ``dropped`` counts what did not fit."""
+    """A bounded queue of batches. ``dropped`` counts what did not fit, ``skipped`` what held nothing new."""
 
     def __init__(self) -> None:
         """Start empty."""
@@ -23,37 +23,57 @@ class Mailbox:
         self._size = 0
         self._arrived = asyncio.Event()
         self.dropped = 0
+        self.skipped = 0
 
     def offer(self, batch: Batch, size: int) -> None:
         """Take a batch of ``size`` bytes; never blocks."""
         self._batches.append((batch, size))
         self._size += size
         while len(self._batches) > MAX_BATCHES or (self._size > MAX_BYTES and len(self._batches) > 1):
-            self._take()
+            _, dropped = self._batches.popleft()
+            self._size -= dropped
             self.dropped += 1
         self._arrived.set()
 
     def connects(self, position: int, fingerprints: Mapping[str, str]) -> bool:
-        """Return True if a batch here can be sent to a replica that has all up to ``position``."""
-        while self._batches and self._batches[0][0].end <= position:
-            self._take()
-        return any(judge(position, batch, fingerprints) is Verdict.SEND for batch, _ in self._batches)
+        """Return True where the layer leads on from ``position``: by a batch to send, or one that ends just there."""
+        leads_on = any(
+            batch.follows <= position <= batch.end and not batch.pull and agrees(batch, fingerprints)
+            for batch, _ in self._batches
+        )
+        self._forget(position)
+        return leads_on
 
-    async def get(self, timeout: float) -> Batch | None:  # noqa: ASYNC109 - silence is an answer here, not an error
-        """Return the next batch, or None when nothing came for ``timeout`` seconds."""
+    def take(self, position: int, fingerprints: Mapping[str, str]) -> Batch | None:
+        """Return the first batch that can be sent now, wherever it lies; what holds nothing new is dropped."""
+        self._forget(position)
+        for entry in self._batches:
+            if judge(position, entry[0], fingerprints) is Verdict.SEND:
+                self._batches.remove(entry)
+                self._size -= entry[1]
+                return entry[0]
+        return None
+
+    def _forget(self, position: int) -> None:
+        """Drop what ends at or before ``position``."""
+        kept = deque(entry for entry in self._batches if entry[0].end > position)
+        self.skipped += len(self._batches) - len(kept)
+        self._batches = kept
+        self._size = sum(size for _, size in kept)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether something is here."""
+        return bool(self._batches)
+
+    async def wait(self, seconds: float) -> bool:
+        """Wait until something is here; False when nothing came for so long."""
         if not self._batches:
             self._arrived.clear()
             try:
-                await asyncio.wait_for(self._arrived.wait(), timeout)
+                # Not wait_for: before Python 3.12 it forgets a cancellation that meets an arrival.
+                async with asyncio.timeout(seconds):
+                    await self._arrived.wait()
             except TimeoutError:
-                return None
-        return self._take()
-
-    def put_back(self, batch: Batch) -> None:
-        """Return a batch that could not be used yet."""
-        self._batches.appendleft((batch, 0))
-
-    def _take(self) -> Batch:
-        batch, size = self._batches.popleft()
-        self._size -= size
-        return batch
+                return False
+        return True

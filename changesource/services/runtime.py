@@ -78,7 +78,10 @@ class Runtime:
             logger.warning("database read failed, keeping the mappings", extra={"error": repr(error)})
             return self._revision
         if published is None:
-            raise ConfigurationUnavailable("No table mappings have been published yet.")
+            raise ConfigurationUnavailable(
+                "No table mappings have been published yet.",
+                remedy="Map a table in the admin and press Publish there, or run manage.py importmappings FILE.",
+            )
         if self._revision is None or self._revision.number != published.number:
             mapping = CompiledMapping.compile(published.specification, self.settings.mongodb_database)
             self._revision = Revision(published.number, mapping)

@@ -37,7 +37,7 @@ def serve(chosen: Settings, host: str, *, watch: bool, ready: Callable[[], None]
     reactor.addSystemEventTrigger("before", "shutdown", background.stop)
     server.run()
     if server.failure:
-        raise ServingFailed(f"cannot listen on {host}:{chosen.port}: {server.failure}")
+        raise ServingFailed(server.failure.rstrip("."))
     if background.failed:
         raise ServingFailed("the watcher failed; the log says why")
 

@@ -29,7 +29,6 @@ from changesource.services.watcher import HEARTBEAT
 from changesource.sources.base import ChangeSource
 from changesource.store import watermarks
 from changesource.stream.batches import Batch
-from changesource.stream.continuity import Verdict, judge
 from changesource.stream.grouping import Bounds
 from changesource.stream.transform import Transform
 
@@ -54,7 +53,6 @@ class Tallies:
     """What a connection has done; for the log, the tests and the metrics."""
 
     sent: int = 0
-    skipped: int = 0
     gaps: int = 0
     silences: int = 0
     pulled: int = 0
@@ -259,21 +257,17 @@ class ReplicaSession:
     async def _follow(self, downstream: Downstream) -> None:
         """Send what the layer brings until something is missing, or nothing came for too long."""
         while True:
-            batch = await self.mailbox.get(self._limits.keepalive * 2)
-            if batch is None:
+            batch = self.mailbox.take(downstream.position, self._mapping.fingerprints)
+            if batch is not None:
+                self.tallies.sent += 1
+                await self._send_batch(downstream, batch)
+            elif self.mailbox.waiting:
+                self.tallies.gaps += 1
+                return
+            elif not await self.mailbox.wait(self._limits.keepalive * 2):
                 self.tallies.silences += 1
                 logger.info("silent channel layer, reading from MongoDB", extra=self._names())
                 return
-            match judge(downstream.position, batch, self._mapping.fingerprints):
-                case Verdict.SKIP:
-                    self.tallies.skipped += 1
-                case Verdict.SEND:
-                    self.tallies.sent += 1
-                    await self._send_batch(downstream, batch)
-                case Verdict.PULL:
-                    self.tallies.gaps += 1
-                    self.mailbox.put_back(batch)
-                    return
 
     async def _send_batch(self, downstream: Downstream, batch: Batch) -> None:
         replaced = {self._mapping.tables[name].collection for name in batch.refill if name in self._mapping.tables}

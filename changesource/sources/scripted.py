@@ -39,8 +39,8 @@ class Write(NamedTuple):
 class ScriptedSource:
     """A ``ChangeSource`` of one database in memory. ``_id`` values must be hashable.
 
-    Writing returns the cluster time of the write. ``calls`` counts the calls of each kind; ``feeds`` holds those
-    that are open.
+    Writing returns the cluster time of the write. ``state`` holds the documents as they are now; ``calls`` counts the
+    calls of each kind; ``feeds`` are those that are open.
     """
 
     def __init__(self, *, feed_batch: int = 100, snapshot_batch: int = 100, start: int = START) -> None:
@@ -50,8 +50,8 @@ class ScriptedSource:
         self.feeds: set[ScriptedFeed] = set()
         self.feed_batch = feed_batch
         self.snapshot_batch = snapshot_batch
-        self._state: State = {}
-        # All that ever happened, for ``state_at``; feeds see nothing of it up to ``_forgotten``.
+        self.state: State = {}
+        # All that ever happened; feeds see nothing of it up to ``_forgotten``.
         self._log: list[Event] = []
         self._forgotten = 0
         self._plans: dict[tuple[Call, int], list[Callable[[], object]]] = {}
@@ -98,13 +98,12 @@ class ScriptedSource:
     # What tests ask and plan.
 
     def state_at(self, cluster_time: int) -> State:
-        """Return the documents of all collections, by ``_id``, as they were right after ``cluster_time``."""
-        state: State = {}
-        for event in self._log:
-            if event.cluster_time > cluster_time:
-                break
-            _apply(state, event)
-        return state
+        """Return the documents of all collections as they were right after ``cluster_time``."""
+        return self.history().forward(cluster_time)
+
+    def history(self) -> History:
+        """Return what goes through all that ever happened, from the beginning."""
+        return History(self._log)
 
     def before(self, call: Call, nth: int, action: Callable[[], object]) -> None:
         """Do ``action`` at the beginning of the ``nth`` call of that kind from now on (1 is the next).
@@ -150,7 +149,7 @@ class ScriptedSource:
                 await self.enter("documents")
             except SourceUnavailable:
                 continue
-            present = self._state.get(collection, {})
+            present = self.state.get(collection, {})
             order = sorted(key for key in map(_order, present) if last is None or key > last)
             batch = [deepcopy(present[key[1]]) for key in order[: self.snapshot_batch]]
             if not batch:
@@ -160,7 +159,7 @@ class ScriptedSource:
 
     async def estimate(self, collection: str) -> int:
         """See ``ChangeSource.estimate``."""
-        return len(self._state.get(collection, {}))
+        return len(self.state.get(collection, {}))
 
     async def close(self) -> None:
         """See ``ChangeSource.close``."""
@@ -216,7 +215,7 @@ class ScriptedSource:
             if spread and number:
                 self._tick()
             place = write.collection, write.document["_id"]
-            before = state.get(place, self._state.get(write.collection, {}).get(place[1]))
+            before = state.get(place, self.state.get(write.collection, {}).get(place[1]))
             if (before is None) is not (write.kind == "insert"):
                 raise ValueError(f"{write.kind} of {place}, which is {'absent' if before is None else 'present'}")
             after = None if write.kind == "delete" else deepcopy(dict(write.document))
@@ -228,11 +227,28 @@ class ScriptedSource:
 
     def _append(self, events: Sequence[Event]) -> int:
         for event in events:
-            _apply(self._state, event)
+            _apply(self.state, event)
         self._log.extend(events)
         for feed in self.feeds:
             feed.arrived.set()
         return self.now
+
+
+class History:
+    """Goes forward through a log; ``state`` is what it has come to."""
+
+    def __init__(self, log: Sequence[Event]) -> None:
+        """``log`` holds all events, and may grow."""
+        self.state: State = {}
+        self._log = log
+        self._place = 0
+
+    def forward(self, cluster_time: int) -> State:
+        """Go on until right after ``cluster_time`` and return the state there."""
+        while self._place < len(self._log) and self._log[self._place].cluster_time <= cluster_time:
+            _apply(self.state, self._log[self._place])
+            self._place += 1
+        return self.state
 
 
 class ScriptedFeed:
@@ -258,7 +274,8 @@ class ScriptedFeed:
             return found
         self.arrived.clear()
         try:
-            await asyncio.wait_for(self.arrived.wait(), wait_ms / 1000)
+            async with asyncio.timeout(wait_ms / 1000):
+                await self.arrived.wait()
         except TimeoutError:
             return None
         # What arrived may be of other collections: none of these proves nothing.

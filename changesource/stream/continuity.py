@@ -22,6 +22,9 @@ def judge(position: int, batch: Batch, fingerprints: Mapping[str, str]) -> Verdi
         return Verdict.SKIP
     if batch.follows > position or batch.pull:
         return Verdict.PULL
-    if any(batch.fingerprints.get(table) != mine for table, mine in fingerprints.items()):
-        return Verdict.PULL
-    return Verdict.SEND
+    return Verdict.SEND if agrees(batch, fingerprints) else Verdict.PULL
+
+
+def agrees(batch: Batch, fingerprints: Mapping[str, str]) -> bool:
+    """Return True if who made ``batch`` watches all these tables, by these mappings."""
+    return all(batch.fingerprints.get(table) == mine for table, mine in fingerprints.items())

@@ -74,7 +74,7 @@ def test_writers_during_the_initial_sync_and_zero_cache_killed_in_mid_stream(
         cache = zero_cache(proxy.stream_url)
         write_between_the_barriers(proxy, order, Writers(mongodb.uri, mongo.name, items=ITEMS))
         settle(cache, mongo, TABLES)
-        with Writers(mongodb.uri, mongo.name, threads=1, seed=99, items=ITEMS) as writers:
+        with Writers(mongodb.uri, mongo.name, threads=2, seed=99, items=ITEMS, pause=0.05) as writers:
             for _ in range(KILLS):
                 kill_in_mid_stream(cache, proxy, writers)
         settle(cache, mongo, TABLES)

@@ -174,8 +174,14 @@ class Writers:
     ``counts`` says how many writes of each kind MongoDB acknowledged (a transaction's are counted one by one).
     """
 
-    def __init__(self, uri: str, database: str, threads: int = 3, seed: int = 7, items: int = 50_000) -> None:
-        """``items`` is how many items there are to be changed."""
+    def __init__(
+        self, uri: str, database: str, threads: int = 3, seed: int = 7, items: int = 50_000, pause: float = 0
+    ) -> None:
+        """``items`` is how many items there are to be changed; writers of one database need seeds of their own.
+
+        ``pause`` is in seconds, between two steps of a thread: for writers that leave others their share of the CPU.
+        """
+        self._pause = pause
         self._uri = uri
         self._database = database
         self._items = items
@@ -183,7 +189,7 @@ class Writers:
         self._lock = threading.Lock()
         self.counts = {"insert": 0, "update": 0, "replace": 0, "delete": 0, "transaction": 0}
         self.errors: list[BaseException] = []
-        self._threads = [threading.Thread(target=self._run, args=(seed + n, n), daemon=True) for n in range(threads)]
+        self._threads = [threading.Thread(target=self._run, args=(seed + n,), daemon=True) for n in range(threads)]
 
     @property
     def total(self) -> int:
@@ -211,15 +217,15 @@ class Writers:
         with self._lock:
             self.counts[kind] += number
 
-    def _run(self, seed: int, number: int) -> None:
+    def _run(self, seed: int) -> None:
         chance = random.Random(seed)
         with MongoClient(self._uri) as client:
             database: Database[Document] = client[self._database]
             step = 0
-            while not self._stop.is_set():
+            while not self._stop.wait(self._pause):
                 step += 1
                 try:
-                    self._step(client, database, chance, f"{number}-{step}")
+                    self._step(client, database, chance, f"{seed}-{step}")
                 except PyMongoError as error:
                     self.errors.append(error)
                     return

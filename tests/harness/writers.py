@@ -28,7 +28,7 @@ class Writer:
 
     def step(self) -> None:
         """Do one write, or one transaction."""
-        present = {name: set(documents) for name, documents in self.source.state_at(self.source.now).items()}
+        present = {name: set(documents) for name, documents in self.source.state.items()}
         if self._random.random() < 0.7:
             write = self._write(present)
             self.source.transaction([write])

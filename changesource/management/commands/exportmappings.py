@@ -10,6 +10,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from changesource.mapping.formats import write_specification
+from changesource.services import startup
 from changesource.store.mappings import read_draft
 
 
@@ -24,6 +25,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, output: Path | None, **options: Any) -> None:
         """Write."""
+        startup.prepare_database()
         text = json.dumps(write_specification(read_draft()), indent=2)
         if output is None:
             self.stdout.write(text)

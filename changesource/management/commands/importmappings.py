@@ -11,6 +11,7 @@ from django.core.management.base import BaseCommand, CommandError
 from changesource.exceptions import ZerosourceError
 from changesource.mapping.formats import combine, read_mappings, read_schema, read_specification
 from changesource.mapping.json_reading import parse
+from changesource.services import startup
 from changesource.services.config_files import read_file
 from changesource.services.configuration import import_specification
 from changesource.services.inference import id_type_reader
@@ -29,6 +30,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, file: Path, schema: Path | None, dry_run: bool, **options: Any) -> None:
         """Read, import, say what was done."""
+        startup.prepare_database()
         try:
             data = parse(read_file(file), str(file))
             if schema is None:

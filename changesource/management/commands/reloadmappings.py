@@ -8,6 +8,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from changesource.conf import settings
 from changesource.exceptions import ZerosourceError
+from changesource.services import startup
 from changesource.services.configuration import load_managed
 from changesource.services.inference import id_type_reader
 
@@ -21,6 +22,7 @@ class Command(BaseCommand):
         """Load."""
         if not settings().has_managed_source:
             raise CommandError("Neither SCHEMA_URL, SCHEMA_FILE, TABLE_MAPPINGS_URL nor TABLE_MAPPINGS_FILE is set.")
+        startup.prepare_database()
         try:
             revision = load_managed(infer=id_type_reader(), again=True)
         except ZerosourceError as exc:

@@ -7,6 +7,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
+from changesource.services import startup
 from changesource.store import api_keys
 
 
@@ -21,6 +22,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Revoke it."""
+        startup.prepare_database()
         if not api_keys.revoke(options["name"]):
             raise CommandError(f"There is no key named {options['name']!r}.")
         self.stdout.write(f"{options['name']!r} is revoked.")

@@ -9,7 +9,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from changesource import conf
-from changesource.embedded import EmbeddedMongoDB
+from changesource.embedded import EmbeddedMongoDB, listens
 from changesource.exceptions import SettingError, ZerosourceError
 from changesource.services import access, sample, startup
 
@@ -27,7 +27,7 @@ class Command(BaseCommand):
         parser.add_argument("--port", type=int, help="instead of PORT (3000)")
         parser.add_argument("--host", help=f"address to listen on ({LOOPBACK} with DEBUG on, else {EVERYWHERE})")
         parser.add_argument("--no-watcher", action="store_true", help="leave watching to runwatcher processes")
-        parser.add_argument("--sample-data", action="store_true", help="fill an empty database with the sample app")
+        parser.add_argument("--sample-data", action="store_true", help="fill the embedded MongoDB with the sample app")
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Prepare what is missing, then serve until stopped."""
@@ -38,7 +38,11 @@ class Command(BaseCommand):
         try:
             chosen = conf.settings()
             host = options["host"] or (LOOPBACK if chosen.debug else EVERYWHERE)
-            self._prepare(chosen, host, sample_data=options["sample_data"])
+            if options["sample_data"] and not embedded:
+                self.stdout.write("MONGODB_URI is set, so no sample data is put there.")
+            self._prepare(chosen, host, sample_data=options["sample_data"] and embedded is not None)
+            if embedded:
+                self.stdout.write(f"MongoDB        {embedded.uri}   (MONGODB_URI, the embedded one)")
             self._serve(chosen, host, watch=not options["no_watcher"])
         except ZerosourceError as error:
             raise CommandError(str(error)) from error
@@ -54,6 +58,9 @@ class Command(BaseCommand):
         if not chosen.debug:
             error = SettingError("MONGODB_URI is not set.", remedy="Set it to the URI of a MongoDB replica set.")
             raise CommandError(str(error))
+        if listens(chosen.port):
+            # Said now, since two processes cannot share the embedded MongoDB's files either.
+            raise CommandError(f"Port {chosen.port} is taken: stop what holds it (another `serve`?), or set PORT.")
         embedded = EmbeddedMongoDB(chosen.data_dir / "mongodb")
         try:
             embedded.start()

@@ -14,7 +14,7 @@ from bson import Timestamp
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.errors import PyMongoError
 
-from changesource.exceptions import CursorLost, HistoryLost, WatermarkInFuture
+from changesource.exceptions import CursorLost, HistoryLost, ReplyTooLarge, WatermarkInFuture
 from changesource.sources.mongodb.errors import translated
 from changesource.stream.events import Event, read_event, to_cluster_time, to_timestamp
 
@@ -68,6 +68,12 @@ class ChangeCursor:
             )
         self._id = reply["cursor"]["id"]
         self._namespace = reply["cursor"]["ns"].partition(".")[2]
+
+    def shrink(self) -> bool:
+        """Ask for a tenth of the events from now on; False where replies hold one event already."""
+        smaller = self._batch_size > 1
+        self._batch_size = max(1, self._batch_size // 10)
+        return smaller
 
     @property
     def live(self) -> bool:
@@ -130,7 +136,15 @@ class MongoFeed:
             if self._token is None:
                 raise CursorLost()
             await self._cursor.open({"startAfter": self._token})
-        batch = await self._cursor.more(wait_ms)
+        try:
+            batch = await self._cursor.more(wait_ms)
+        except ReplyTooLarge:
+            # From a server without MongoDB's own bound of 16 MB. The events in it are lost to this cursor.
+            if not self._cursor.shrink():
+                raise
+            await self._cursor.close()
+            await (self.open() if self._token is None else self._cursor.open({"startAfter": self._token}))
+            return ()
         if batch:
             self._token = batch[-1]["_id"]
         if not self._proved and not await self._prove(batch):
