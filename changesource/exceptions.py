@@ -177,6 +177,27 @@ class NotReplicaSet(SourceRefused):
     remedy = "Start mongod with --replSet and run rs.initiate() once."
 
 
+class ServerTooOld(SourceRefused):
+    """MongoDB is older than 6.0."""
+
+    code = "ZS313"
+    remedy = "Upgrade MongoDB to 6.0 or later."
+
+
+class CollectionRefused(SourceRefused):
+    """A collection is of a kind that cannot be watched."""
+
+    code = "ZS314"
+    remedy = "Map the collection that it is made from, or copy its documents into an ordinary one."
+
+
+class PostImagesMissing(SourceRefused):
+    """POST_IMAGES is required, and MongoDB keeps no post-images of a mapped collection."""
+
+    code = "ZS315"
+    remedy = "Grant collMod on the database to the MongoDB user, or set POST_IMAGES=auto."
+
+
 class RowRejected(ZerosourceError):
     """A document gives no valid row."""
 

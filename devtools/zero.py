@@ -19,10 +19,14 @@ from urllib.parse import urlsplit
 from devtools import node
 from devtools.postgres import Postgres
 from devtools.processes import ProcessError, port_answers
+from devtools.replica import quoted
 from devtools.zerocache import RESET_EXIT_CODE, ZeroCache
 
 UPSTREAM = "ws://localhost:3000/changes/v0/stream"
 POLL_SECONDS = 0.5
+REFUSED = b"Unexpected server response: 403"
+SHOWN_ROWS = 5
+SHOWN_CHARACTERS = 200
 
 
 class Supervisor:
@@ -56,6 +60,8 @@ class Supervisor:
         self._counts: dict[str, int] = {}
         self._watermark = ""
         self._was_ready = False
+        self._was_refused = False
+        self._log_read = self._cache.log.stat().st_size if self._cache.log.exists() else 0
 
     def run(self) -> None:
         """Start everything, report until told to stop, and end everything."""
@@ -87,6 +93,7 @@ class Supervisor:
 
     def _report(self) -> None:
         while not self.stopping.wait(POLL_SECONDS):
+            self._report_refusal()
             if self._cache.ready():
                 if not self._was_ready:
                     say(f"zero-cache is ready: clients use cacheURL {self._cache.url}")
@@ -96,9 +103,12 @@ class Supervisor:
 
     def _report_rows(self) -> None:
         replica = self._cache.replica
-        if (watermark := replica.watermark()) == self._watermark:
+        before = self._watermark
+        if (watermark := replica.watermark()) == before:
             return
-        if not self._watermark:
+        if before:
+            self._report_changes(before)
+        else:
             say(f"the replica is synced, at watermark {watermark}")
         self._watermark = watermark
         counts = {table: replica.count(table) for table in replica.tables()}
@@ -106,6 +116,26 @@ class Supervisor:
             if count != self._counts.get(table):
                 say(f"  {table}: {count} rows")
         self._counts = counts
+
+    def _report_changes(self, before: str) -> None:
+        """Show the first rows of each table that came or changed after the watermark ``before``."""
+        for table in self._cache.replica.tables():
+            sql = f'SELECT * FROM {quoted(table)} WHERE "_0_version" > ? ORDER BY "_0_version" LIMIT {SHOWN_ROWS}'  # noqa: S608
+            for row in self._cache.replica.query(sql, [before]):
+                del row["_0_version"]
+                shown = json.dumps(row, ensure_ascii=False)
+                say(f"  {table} {shown if len(shown) <= SHOWN_CHARACTERS else shown[:SHOWN_CHARACTERS] + ' ...'}")
+
+    def _report_refusal(self) -> None:
+        """Say so where the change source refuses zero-cache, which itself only goes on trying."""
+        with contextlib.suppress(FileNotFoundError), self._cache.log.open("rb") as log:
+            log.seek(self._log_read)
+            new = log.read()
+            if REFUSED in new and not self._was_refused:
+                say("the change source refuses this zero-cache (403); its log says why. An API key goes into")
+                say(f"ZERO_UPSTREAM_DB, such as {UPSTREAM}?apiKey=KEY")
+            self._was_refused = self._was_refused or REFUSED in new
+            self._log_read += len(new)
 
     def _exited(self, code: int) -> None:
         if code == RESET_EXIT_CODE:

@@ -12,7 +12,14 @@ from channels.layers import get_channel_layer
 from django.db import DatabaseError
 
 from changesource.conf import Settings, settings
-from changesource.exceptions import ConfigurationUnavailable, FingerprintChanged, ResyncWanted, SettingError
+from changesource.exceptions import (
+    ConfigurationUnavailable,
+    FingerprintChanged,
+    ResyncWanted,
+    SettingError,
+    SourceRefused,
+    SourceUnavailable,
+)
 from changesource.mapping.compiled import CompiledMapping
 from changesource.protocol.request import StreamRequest
 from changesource.services.bookkeeping import FaultLog, write
@@ -29,6 +36,7 @@ from changesource.stream.grouping import Bounds
 logger = logging.getLogger(__name__)
 WATCHER_NOTES_SECONDS = 1.0
 MAX_AGE = 0.5
+PREPARE_SECONDS = 60.0
 
 
 def mongodb_uri(chosen: Settings) -> str:
@@ -50,6 +58,7 @@ class Runtime:
             chosen.mongodb_database,
             chosen.barrier_collection,
             snapshot_batch=chosen.snapshot_batch_rows,
+            post_images=chosen.post_images,
         )
         self.subscriber = Subscriber(layer)
         self.publisher = Publisher(layer)
@@ -60,6 +69,7 @@ class Runtime:
         )
         self._revision: Revision | None = None
         self._asked = -MAX_AGE
+        self._prepared = -PREPARE_SECONDS
         self._resyncs: tuple[float, frozenset[tuple[str, int]]] = (-MAX_AGE, frozenset())
 
     async def revision(self) -> Revision:
@@ -91,6 +101,7 @@ class Runtime:
         """Return a session for a connection; raises as ``revision`` does, and ``UnknownPublication``."""
         revision = await self.revision()
         fingerprint = revision.mapping.published(request.publications).fingerprint
+        await self._prepare(revision)
 
         async def may_go_on() -> None:
             nonlocal revision
@@ -103,6 +114,15 @@ class Runtime:
                 raise ResyncWanted()
 
         return ReplicaSession(request, revision.mapping, self.source, self.subscriber, self.limits, send, may_go_on)
+
+    async def _prepare(self, revision: Revision) -> None:
+        """Prepare the source once a minute: the watcher that does it may live in another process."""
+        if monotonic() - self._prepared >= PREPARE_SECONDS:
+            self._prepared = monotonic()
+            try:
+                await self.source.prepare(revision.mapping.by_collection)
+            except (SourceRefused, SourceUnavailable) as error:
+                logger.warning("collections were not prepared", extra={"error": str(error)})
 
     async def _resyncs_wanted(self) -> frozenset[tuple[str, int]]:
         """Return the replicas that operators asked to resync; asked of the database once for all sessions."""

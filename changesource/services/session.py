@@ -270,8 +270,12 @@ class ReplicaSession:
                 return
 
     async def _send_batch(self, downstream: Downstream, batch: Batch) -> None:
-        replaced = {self._mapping.tables[name].collection for name in batch.refill if name in self._mapping.tables}
-        if replaced and batch.end > downstream.position:
+        replaced = {
+            self._mapping.tables[name].collection
+            for name, cluster_time in batch.refill.items()
+            if cluster_time > downstream.position and name in self._mapping.tables
+        }
+        if replaced:
             await self._refill(downstream, batch, replaced)
         else:
             await downstream.batch(batch)
@@ -293,7 +297,8 @@ class ReplicaSession:
             backfill=False,
         )
         await downstream.batch(batch, commit=False)
-        position = await filling.fill(downstream, batch.end, collections)
+        # Not from the batch's end, which may be that of an event of others.
+        position = await filling.fill(downstream, downstream.opened.cluster_time, collections)
         await downstream.commit()
         await downstream.begin(position)
         await downstream.commit()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import secrets
@@ -18,6 +19,8 @@ from changesource.conf import Settings
 from changesource.exceptions import ConfigurationUnavailable, SourceUnavailable
 from changesource.services import configuration
 from changesource.services.inference import id_type_reader
+from changesource.services.runtime import mongodb_uri
+from changesource.sources.mongodb.source import MongoSource
 from changesource.store import api_keys
 
 logger = logging.getLogger(__name__)
@@ -91,3 +94,31 @@ def load_mappings(chosen: Settings) -> None:
                 raise
             logger.warning("mappings cannot be loaded, trying again", extra={"error": str(error)})
             time.sleep(backoff.next_delay())
+
+
+def check_source(chosen: Settings) -> None:
+    """See that MongoDB can be watched and that barriers can be written there.
+
+    Raises ``SourceRefused`` of a kind, whose remedy says what to grant or change. A MongoDB that does not answer is
+    waited for later, by what reads it.
+    """
+    try:
+        asyncio.run(_check_source(chosen))
+    except SourceUnavailable as error:
+        logger.warning("MongoDB does not answer yet", extra={"error": str(error)})
+
+
+async def _check_source(chosen: Settings) -> None:
+    published = await configuration.acurrent()
+    tables = published.specification.tables if published else ()
+    source = MongoSource(
+        mongodb_uri(chosen),
+        chosen.mongodb_database,
+        chosen.barrier_collection,
+        post_images=chosen.post_images,
+    )
+    try:
+        await source.prepare({table.collection for table in tables})
+        await source.barrier("start")
+    finally:
+        await source.close()

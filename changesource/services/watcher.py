@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from time import monotonic
 
 from changesource.backoff import Backoff
-from changesource.exceptions import ResetRequired, ZerosourceError
+from changesource.exceptions import ResetRequired, SourceRefused, ZerosourceError
 from changesource.mapping.compiled import CompiledMapping, Report
 from changesource.services.publisher import Publisher
 from changesource.services.replay import batches
@@ -76,6 +76,7 @@ class Watcher:
     async def _watch(self) -> None:
         """Publish until the revision changes."""
         revision = await self._revision()
+        await self._source.prepare(revision.mapping.by_collection)
         if not self.position:
             self.position = await self._source.barrier("watcher")
         self._too_large = False
@@ -100,12 +101,20 @@ class Watcher:
                 if now - self._last_barrier >= self._keepalive:
                     self._last_barrier = now
                     await self._source.mark(HEARTBEAT)
+                    await self._prepare_again(revision)
                 if now - checked >= 1.0:
                     checked = now
                     if (await self._revision()).number != revision.number:
                         # Another set of collections: a position in it must be one of its own, so a new barrier.
                         self.position = 0
                         return
+
+    async def _prepare_again(self, revision: Revision) -> None:
+        """A collection that was made anew lacks what was switched on in the one before."""
+        try:
+            await self._source.prepare(revision.mapping.by_collection)
+        except SourceRefused as error:
+            logger.warning("a collection cannot be watched", extra={"error": str(error)})
 
     async def _publish(self, batch: Batch) -> None:
         if not batch.final:

@@ -49,6 +49,12 @@ class ChangeSource(Protocol):
         A lost cursor is opened anew after the last document, so each document present throughout comes once.
         """
 
+    async def prepare(self, collections: Collection[str]) -> None:
+        """Check that these collections can be watched, and switch on in them what watching needs.
+
+        Raises ``SourceRefused`` where they cannot be.
+        """
+
     async def estimate(self, collection: str) -> int:
         """Return about how many documents the collection has."""
 

@@ -157,6 +157,9 @@ class ScriptedSource:
             last = order[len(batch) - 1]
             yield batch
 
+    async def prepare(self, collections: Collection[str]) -> None:
+        """See ``ChangeSource.prepare``: nothing needs to be done."""
+
     async def estimate(self, collection: str) -> int:
         """See ``ChangeSource.estimate``."""
         return len(self.state.get(collection, {}))

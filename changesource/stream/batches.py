@@ -34,7 +34,7 @@ class Batch:
     ``fingerprints`` holds that of every table that the maker watches, touched or not, so that a reader knows that
     nothing of its own is missing. ``final`` is False on the pieces of one MongoDB transaction that is still
     arriving. ``pull`` says that the frames are not here and must be read from MongoDB. ``refill`` names tables
-    whose rows can only be had by reading their collection again.
+    whose rows can only be had by reading their collection again, each with the cluster time of the event that says so.
     """
 
     follows: int
@@ -44,7 +44,7 @@ class Batch:
     frames: tuple[bytes, ...] = ()
     final: bool = True
     pull: bool = False
-    refill: tuple[str, ...] = ()
+    refill: Mapping[str, int] = field(default_factory=dict)
 
     def pieces(self, after: int, tables: Collection[str]) -> Selection:
         """Return what a replica of ``tables`` that stands at ``after`` must be sent."""
@@ -108,7 +108,7 @@ def decode(payload: bytes) -> Batch:
             tuple(map(Run, runs[0::3], runs[1::3], runs[2::3])),
             tuple(lines[1:]),
             pull=head["pull"],
-            refill=tuple(head["refill"]),
+            refill=head["refill"],
         )
         size = head["size"]
     except (KeyError, TypeError, ValueError) as error:
@@ -127,7 +127,8 @@ def _is_sound(batch: Batch) -> bool:
         and isinstance(batch.end, int)
         and isinstance(batch.fingerprints, dict)
         and isinstance(batch.pull, bool)
-        and all(isinstance(table, str) for table in batch.refill)
+        and isinstance(batch.refill, dict)
+        and all(isinstance(time, int) for time in batch.refill.values())
         and all(
             isinstance(time, int) and isinstance(table, str) and isinstance(frames, int) and frames >= 0
             for time, table, frames in batch.runs
@@ -146,7 +147,7 @@ class BatchBuilder:
     size: int = 0
     _runs: list[Run] = field(default_factory=list)
     _frames: list[bytes] = field(default_factory=list)
-    _refill: set[str] = field(default_factory=set)
+    _refill: dict[str, int] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         return self.end != 0
@@ -166,9 +167,9 @@ class BatchBuilder:
         self.rows += len(frames)
         self.size += sum(map(len, frames))
 
-    def refill(self, tables: Iterable[str]) -> None:
-        """Say that these tables must be read again."""
-        self._refill.update(tables)
+    def refill(self, tables: Iterable[str], cluster_time: int) -> None:
+        """Say that these tables must be read again, since the event at ``cluster_time``."""
+        self._refill.update(dict.fromkeys(tables, cluster_time))
 
     def append(self, other: BatchBuilder) -> None:
         """Take over what ``other`` holds, which follows what is here."""
@@ -188,5 +189,5 @@ class BatchBuilder:
             tuple(self._runs),
             tuple(self._frames),
             final=final,
-            refill=tuple(sorted(self._refill)),
+            refill=self._refill,
         )

@@ -68,7 +68,7 @@ class Grouping:
         self._open.touch(event.cluster_time)
         for table, frames in changes:
             self._open.add(event.cluster_time, table, frames)
-        self._open.refill(refill)
+        self._open.refill(refill, event.cluster_time)
         if self._over(self._open):
             yield from self._stream()
 

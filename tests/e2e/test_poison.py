@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
+import json
+import os
+import re
+import signal
 from typing import Any
 
+import psycopg
 from bson.decimal128 import Decimal128
 from bson.int64 import Int64
 from pymongo.database import Database
@@ -142,21 +146,27 @@ def kill(cache: ZeroCache) -> None:
     assert not alive(pids)
 
 
-def save_replica(cache: ZeroCache) -> None:
-    """Keep a copy of the replica, with its journals, of a zero-cache that does not run."""
-    kept = cache.directory / "kept"
-    kept.mkdir()
-    for path in cache.directory.glob("replica.db*"):
-        shutil.copy(path, kept)
+def replicator(cache: ZeroCache) -> int:
+    """The process that brings the replica up to date; another one stores the change log in PostgreSQL."""
+    entries = [json.loads(line) for line in cache.log_text().splitlines() if line.startswith("{")]
+    pid = next(entry["pid"] for entry in reversed(entries) if entry.get("worker") == "serving-replicator")
+    assert isinstance(pid, int)
+    assert pid in cache.pids()
+    return pid
 
 
-def restore_replica(cache: ZeroCache) -> None:
-    """Put the kept replica back: zero-cache must bring it up to date from its change log in PostgreSQL."""
-    cache.replica.close()
-    for path in cache.directory.glob("replica.db*"):
-        path.unlink()
-    for path in (cache.directory / "kept").iterdir():
-        shutil.copy(path, cache.directory)
+def wait_stored(cache: ZeroCache, document_id: str) -> None:
+    """Wait until zero-cache has the document's row in its change log."""
+    sql = f"""SELECT 1 FROM "{cache.app_id}_0/cdc"."changeLog" WHERE change->'new'->>'id' = %s"""  # noqa: S608
+    with psycopg.connect(cache.database_url, autocommit=True) as connection:
+        wait_until(
+            lambda: connection.execute(sql, [document_id]).fetchone(), "the change log", 30, detail=cache.log_tail
+        )
+
+
+def caught_up(cache: ZeroCache) -> int:
+    """How many changes the latest start read from the change log."""
+    return int(re.findall(r"caught up \S+ with (\d+) changes", cache.log_text())[-1])
 
 
 def test_zero_cache_survives_what_would_poison_it(
@@ -174,29 +184,36 @@ def test_zero_cache_survives_what_would_poison_it(
     wait_equal(cache, expected(risks, tallies))
     blobs.wait(cache)
 
-    kill(cache)
-    save_replica(cache)
-    cache.start()
-    cache.wait_ready()
-    mongo["risks"].delete_one({"_id": 7})
-    mongo["risks"].delete_one({"_id": "copied \0"})
+    # The replica stands still while the change log fills, so that the next start must read all of it from there.
+    os.kill(replicator(cache), signal.SIGSTOP)
+    mongo["risks"].delete_many({"_id": {"$in": [7, "copied \0"]}})
     mongo["tallies"].delete_many({})
     risks |= insert_risks(mongo, "live")
     change_keys(mongo, mongodb, risks, tallies)
-    blobs.insert(BIG_ROWS, BIG_SIZE)
-    blobs.insert(1, LARGEST)
-    wait_equal(cache, expected(risks, tallies), 60)
-    blobs.wait(cache)
-
+    risks |= insert_one(mongo, "last")
+    wait_stored(cache, "last")
     kill(cache)
-    restore_replica(cache)
     cache.start()
     cache.wait_ready()
-    blobs.wait(cache)
-    mongo["risks"].insert_one({"_id": "after", "number": 1})
-    risks["after",] = {"id": "after", "text": None, "number": 1, "data": None}
     wait_equal(cache, expected(risks, tallies))
+    assert caught_up(cache) > len(NUMBERS) + len(TEXTS)
+
+    blobs.insert(BIG_ROWS, BIG_SIZE)
+    blobs.insert(1, LARGEST)
+    blobs.wait(cache)
+    kill(cache)
+    cache.start()
+    cache.wait_ready()
+    risks |= insert_one(mongo, "after")
+    wait_equal(cache, expected(risks, tallies))
+    assert blobs.arrived(cache)
     assert cache.exits == []
+
+
+def insert_one(database: Database[Any], name: str) -> Rows:
+    """Insert a harmless document; return its row."""
+    database["risks"].insert_one({"_id": name, "number": 1})
+    return {(name,): {"id": name, "text": None, "number": 1, "data": None}}
 
 
 def change_keys(database: Database[Any], mongodb: MongoServer, risks: Rows, tallies: Rows) -> None:

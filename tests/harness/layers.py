@@ -27,7 +27,7 @@ class FaultyLayer:
     def __init__(self, inner: Layer, seed: int) -> None:
         self.mischief = Mischief()
         self._inner = inner
-        self._random = random.Random(seed)  # noqa: S311
+        self._random = random.Random(seed)
         self._held: list[tuple[str, dict[str, object]]] = []
 
     async def new_channel(self) -> str:

@@ -79,7 +79,7 @@ class Connection:
         self.task = asyncio.create_task(self.session.run())
 
     async def _send(self, frame: str) -> None:
-        while self.paused:  # noqa: ASYNC110 - a reader that does not read
+        while self.paused:
             await asyncio.sleep(0.001)
         await asyncio.sleep(0)
         replica = self.replica

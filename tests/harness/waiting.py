@@ -11,5 +11,5 @@ DEADLINE = 20.0
 async def until(condition: Callable[[], bool], seconds: float = DEADLINE) -> None:
     """Return as soon as ``condition`` holds; ``TimeoutError`` where it does not within ``seconds``."""
     async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110 - what is awaited here sets no event
+        while not condition():
             await asyncio.sleep(0.001)

@@ -18,7 +18,7 @@ class Writer:
     def __init__(self, source: ScriptedSource, seed: int) -> None:
         self.source = source
         self.writes = 0
-        self._random = random.Random(seed)  # noqa: S311
+        self._random = random.Random(seed)
 
     def fill(self, documents: int) -> None:
         """Insert this many documents into each collection, with ids that ``step`` does not use."""

@@ -9,7 +9,7 @@ import asyncio
 import itertools
 import json
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 
 import pytest
 from channels.db import database_sync_to_async
@@ -22,11 +22,14 @@ from changesource.models import RowError
 from changesource.models import Watermark as WatermarkRow
 from changesource.protocol.watermark import Watermark
 from changesource.services.publisher import Layer, Publisher
+from changesource.services.replay import batches
 from changesource.services.session import Limits
 from changesource.services.subscriber import Subscriber
 from changesource.services.watcher import Revision, Watcher
-from changesource.sources.scripted import ScriptedSource, Write
+from changesource.sources.scripted import Call, ScriptedSource, Write
+from changesource.stream.batches import Batch
 from changesource.stream.grouping import Bounds
+from changesource.stream.transform import Transform
 from tests.harness.chat import CHANNEL, CHAT, MESSAGE, compiled, expected, shown
 from tests.harness.layers import FaultyLayer
 from tests.harness.link import LIMITS, Replica
@@ -76,6 +79,17 @@ class Place:
             return False
         tables = tuple(self.mapping.published(replica.publications).tables)
         return shown(replica.model, tables) == expected(self.source.state, tables)
+
+    async def batch(self, after: int) -> Batch:
+        """Return all after ``after`` as one batch, as a watcher would make it."""
+        stream = batches(
+            self.source, Transform(self.mapping), self.mapping.by_collection, after, bounds=Bounds(age=1e9), idle_ms=1
+        )
+        async with aclosing(stream):
+            async for batch in stream:
+                if batch is not None:
+                    return batch
+        raise AssertionError("the stream ended")
 
     @asynccontextmanager
     async def watched(self, mapping: CompiledMapping | None = None, keepalive: float = 30.0) -> AsyncIterator[Watcher]:
@@ -353,6 +367,72 @@ async def test_a_collection_renamed_into_place_is_filled_anew(watched: bool) -> 
         await connection.until(lambda: it.is_exact(replica))
         assert max(changes for _, changes in replica.model.transactions[1:]) >= 250
     assert replica.model.reset is None
+    assert rising(replica)
+
+
+async def test_a_rename_followed_by_an_event_of_others_is_filled_anew() -> None:
+    """Both are in one batch, whose end is then no event of the replica's own: it cannot be read on from there."""
+    it = Place()
+    replica = it.replica("talk")
+    await replica.sync()
+    it.source.insert("temporary", {"_id": "x", "body": "x"})
+    it.source.rename("temporary", "messages")
+    it.source.insert("rooms", {"_id": 500, "kind": "chat"})
+    async with replica.connection() as connection:
+        await connection.until(lambda: it.is_exact(replica) or replica.model.reset is not None)
+    assert replica.model.reset is None
+    assert set(replica.model.rows("message")) == {("x",)}
+
+
+@pytest.mark.parametrize("nth", [1, 2, 4])
+@pytest.mark.parametrize("call", ["documents", "poll", "barrier", "feed"])
+async def test_writes_and_faults_while_a_table_is_filled_anew(call: Call, nth: int) -> None:
+    it = Place()
+    replica = it.replica()
+    await replica.sync()
+    for number in range(35):
+        it.source.insert("temporary", {"_id": f"x{number}", "body": "x"})
+    history = it.source.history()
+
+    def check(watermark: str) -> None:
+        # The transaction that fills shows a later state; the empty one after it says which.
+        if replica.model.transactions[-1][1] == 0:
+            state = history.forward(Watermark.parse(watermark).cluster_time)
+            assert shown(replica.model) == expected(state)
+
+    replica.on_commit = check
+    async with replica.connection() as connection:
+        it.writer.step()
+        await connection.until(lambda: it.is_exact(replica))
+        for step in (1, 2, 3, 4):
+            it.source.before("documents", step, it.writer.step)
+        it.source.fail(call, CursorLost(), nth)
+        it.source.rename("temporary", "messages")
+        await connection.until(lambda: it.is_exact(replica))
+    assert replica.model.reset is None
+    assert rising(replica)
+
+
+async def test_a_rename_that_the_snapshot_shows_already_is_not_followed_again() -> None:
+    """A batch of the layer overlaps the snapshot: it holds the rename, but nothing new of the replica's own."""
+    it = Place()
+    replica = it.replica("talk")
+    it.source.insert("temporary", {"_id": "x", "body": "x"})
+    it.source.before("documents", 2, lambda: it.source.rename("temporary", "messages"))
+    began = await it.source.barrier("before")
+    await replica.sync()
+    async with replica.connection() as connection:
+        # The layer has come just as far as the snapshot, so that the replica reads nothing itself.
+        connection.session.mailbox.offer(await it.batch(began), 1)
+        await connection.until(lambda: it.source.calls["feed"] > 0 and not it.source.feeds)
+        copied = it.source.calls["documents"]
+        it.source.insert("rooms", {"_id": 500, "kind": "chat"})
+        connection.session.mailbox.offer(await it.batch(began), 1)
+        await connection.until(lambda: connection.session.tallies.sent > 0)
+        it.source.insert("messages", {"_id": "late", "body": "x"})
+        connection.session.mailbox.offer(await it.batch(began), 1)
+        await connection.until(lambda: it.is_exact(replica))
+    assert it.source.calls["documents"] == copied
     assert rising(replica)
 
 

@@ -39,7 +39,7 @@ class Unreliable:
     def __init__(self, inner: Layer, seed: int) -> None:
         """``inner`` is a real channel layer."""
         self._inner = inner
-        self._chance = random.Random(seed)  # noqa: S311
+        self._chance = random.Random(seed)
         self._held: dict[str, object] | None = None
         self.counts: Counter[str] = Counter()
 

@@ -200,6 +200,7 @@ def test_the_access_log_shows_paths_alone(monkeypatch: pytest.MonkeyPatch) -> No
         (True, ["127.0.0.1", 5], True, False),  # every key was revoked
     ],
 )
+@pytest.mark.django_db(transaction=True)
 async def test_without_keys_only_this_machine_is_let_in_and_only_with_debug(
     monkeypatch: pytest.MonkeyPatch, debug: bool, client: list[object] | None, any_made: bool, let_in: bool
 ) -> None:
@@ -213,6 +214,7 @@ async def test_without_keys_only_this_machine_is_let_in_and_only_with_debug(
             await attempt
 
 
+@pytest.mark.django_db(transaction=True)
 async def test_a_database_that_is_away_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
     def away() -> None:
         raise InterfaceError("connection already closed")

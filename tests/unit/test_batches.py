@@ -24,7 +24,7 @@ def batches(draw: st.DrawFn) -> Batch:
         table = draw(st.sampled_from(["a", "b", "ü\n", BARRIER]))
         builder.add(cluster_time, table, [] if table == BARRIER else draw(st.lists(FRAMES, max_size=3)))
     builder.touch(cluster_time + 1)
-    builder.refill(draw(st.lists(st.sampled_from(["a", "b"]))))
+    builder.refill(draw(st.lists(st.sampled_from(["a", "b"]))), cluster_time)
     return builder.build()
 
 
@@ -46,7 +46,7 @@ def test_a_payload_that_lost_its_end_is_refused(batch: Batch, data: st.DataObjec
         decode(payload[:cut])
 
 
-HEAD = {"follows": 1, "end": 2, "fingerprints": {}, "runs": [], "pull": False, "refill": [], "size": 0}
+HEAD = {"follows": 1, "end": 2, "fingerprints": {}, "runs": [], "pull": False, "refill": {}, "size": 0}
 FOREIGN = [
     b"",
     b"\n",
@@ -66,7 +66,8 @@ FOREIGN = [
     orjson.dumps({**HEAD, "runs": [1, "a", -1, 1, "a", 1]}),
     orjson.dumps({**HEAD, "runs": {"a": 1}}),
     orjson.dumps({**HEAD, "pull": "no"}),
-    orjson.dumps({**HEAD, "refill": [1]}),
+    orjson.dumps({**HEAD, "refill": ["a"]}),
+    orjson.dumps({**HEAD, "refill": {"a": "1"}}),
     orjson.dumps({**HEAD, "refill": 1}),
     orjson.dumps({**HEAD, "size": 7}),
     orjson.dumps(HEAD) + b"\nmore",
@@ -140,8 +141,8 @@ def test_a_builder_takes_over_what_follows() -> None:
     first.add(1, "a", [b"x"])
     first.touch(1)
     second.add(2, "b", [b"y"])
-    second.refill(["b"])
+    second.refill(["b"], 2)
     second.touch(3)
     first.append(second)
     runs, frames = (Run(1, "a", 1), Run(2, "b", 1)), (b"x", b"y")
-    assert first.build() == Batch(0, 3, {}, runs, frames, refill=("b",))
+    assert first.build() == Batch(0, 3, {}, runs, frames, refill={"b": 2})

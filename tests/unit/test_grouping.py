@@ -143,8 +143,8 @@ def test_a_refill_is_announced_by_its_batch_alone() -> None:
     assert list(grouping.add(event(4), [("t", [b"x"])], ["t", "u"])) == []
     (first,) = feed(grouping, NOTHING_MORE)
     (second,) = feed(grouping, (5, 0), NOTHING_MORE)
-    assert first.refill == ("t", "u")
-    assert second.refill == ()
+    assert first.refill == {"t": 4, "u": 4}
+    assert second.refill == {}
     assert first.fingerprints == FINGERPRINTS
 
 

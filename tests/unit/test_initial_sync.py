@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from changesource.exceptions import CursorLost, HistoryLost, PrivilegeMissing, SourceUnavailable
 from changesource.mapping.compiled import CompiledMapping, RowFault
 from changesource.protocol.request import StreamRequest
-from changesource.services import initial_sync
+from changesource.services import filling
 from changesource.services.downstream import Downstream
 from changesource.services.initial_sync import InitialSync
 from changesource.sources.scripted import Call, ScriptedSource, Write
@@ -104,7 +104,7 @@ async def test_the_position_is_told_before_the_commit() -> None:
 
 
 async def test_rows_are_sent_in_frames_of_bounded_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(initial_sync, "FRAME_ROWS", 20)
+    monkeypatch.setattr(filling, "FRAME_ROWS", 20)
     source, _ = filled(batch=1000)
     snapshot = await Snapshot(source).run()
     snapshot.check()

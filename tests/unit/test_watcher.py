@@ -202,8 +202,9 @@ async def test_a_new_revision_is_taken_up() -> None:
 async def test_a_refill_is_published() -> None:
     async with watching(Scene()) as it:
         it.source.insert("temporary", {"_id": "x", "body": "x"})
-        batch = await it.hear_up_to(it.source.rename("temporary", "messages"))
-        assert batch.refill == ("message",)
+        renamed = it.source.rename("temporary", "messages")
+        batch = await it.hear_up_to(renamed)
+        assert batch.refill == {"message": renamed}
 
 
 # The way through the layer.

@@ -27,6 +27,7 @@ class Command(BaseCommand):
         try:
             startup.prepare_database()
             startup.load_mappings(chosen)
+            startup.check_source(chosen)
             asyncio.run(self._watch())
         except ZerosourceError as error:
             raise CommandError(str(error)) from error

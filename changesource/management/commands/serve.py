@@ -76,6 +76,7 @@ class Command(BaseCommand):
         if sample_data and sample.load(chosen):
             self.stdout.write("Sample data: users, rooms, messages and accounts, and mappings for them.")
         startup.load_mappings(chosen)
+        startup.check_source(chosen)
         made = startup.first_admin(generate=chosen.debug)
         if made:
             self.stdout.write(f"Admin user {made[0]!r} with password {made[1]!r} (shown this once).")

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from bson import Timestamp
+from bson import Timestamp, encode
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.errors import PyMongoError
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from changesource.sources.mongodb.source import MongoSource
 
 RawEvent = Mapping[str, object]
+UPDATE_LOOKUP = "updateLookup"
+WHEN_AVAILABLE = "whenAvailable"
 
 
 def namespaces(collections: Collection[str]) -> dict[str, object]:
@@ -52,14 +55,17 @@ class ChangeCursor:
 
     async def open(self, start: Mapping[str, object]) -> None:
         """Open it; ``start`` is ``startAtOperationTime`` or ``startAfter``, or empty for now."""
-        stage = {"$changeStream": {"fullDocument": "updateLookup", **start}}
+        stage = {"$changeStream": {"fullDocument": self._source.full_document, **start}}
+        pipeline = [stage, self._match]
+        if await self._source.splits_large_events():
+            pipeline.append({"$changeStreamSplitLargeEvent": {}})
         with translated():
             if self._session is None:
                 self._session = self._source.client.start_session(causal_consistency=False)
             reply = await self._source.database.command(
                 {
                     "aggregate": 1,
-                    "pipeline": [stage, self._match],
+                    "pipeline": pipeline,
                     "cursor": {"batchSize": 0},
                     "readConcern": {"level": "majority"},
                 },
@@ -110,6 +116,26 @@ class ChangeCursor:
             await session.end_session()
 
 
+def _split(raw: RawEvent) -> tuple[object, object]:
+    """Return (fragment, of) of an event; (1, 1) where the server did not split it."""
+    split = raw.get("splitEvent")
+    return (split.get("fragment"), split.get("of")) if isinstance(split, Mapping) else (1, 1)
+
+
+def _is_whole(raw: RawEvent) -> bool:
+    return _split(raw) == (1, 1)
+
+
+def _is_last(raw: RawEvent) -> bool:
+    fragment, of = _split(raw)
+    return fragment == of
+
+
+def id_key(collection: str, document_id: object) -> tuple[str, bytes]:
+    """Return what tells documents apart; an ``_id`` may be of a type that is not hashable."""
+    return collection, encode({"_id": document_id})
+
+
 class MongoFeed:
     """A ``ChangeFeed`` of a MongoDB database.
 
@@ -124,6 +150,7 @@ class MongoFeed:
         self._cursor = ChangeCursor(source, collections, batch_size)
         self._proved = False
         self._token: object = None
+        self._fragments: dict[str, object] = {}
 
     async def open(self) -> None:
         """Open the change stream at the position."""
@@ -143,16 +170,50 @@ class MongoFeed:
             if not self._cursor.shrink():
                 raise
             await self._cursor.close()
+            self._fragments = {}
             await (self.open() if self._token is None else self._cursor.open({"startAfter": self._token}))
             return ()
-        if batch:
-            self._token = batch[-1]["_id"]
+        whole = self._whole(batch)
+        if whole:
+            self._token = whole[-1]["_id"]
         if not self._proved and not await self._prove(batch):
             return ()
         if not batch:
             return None if self._cursor.live else ()
-        events = (read_event(raw, self._source.barrier_collection) for raw in batch)
-        return [event for event in events if event is not None and event.cluster_time > self._after]
+        read = (read_event(raw, self._source.barrier_collection) for raw in whole)
+        events = [event for event in read if event is not None and event.cluster_time > self._after]
+        return await self._looked_up(events) if self._source.full_document == WHEN_AVAILABLE else events
+
+    def _whole(self, batch: Sequence[RawEvent]) -> Sequence[RawEvent]:
+        """Return the events of ``batch``, with those that the server split (over 16 MB) put together.
+
+        The fragments of one event come one after the other, maybe over several batches, and share no fields.
+        """
+        if not self._fragments and all(_is_whole(raw) for raw in batch):
+            return batch
+        found: list[RawEvent] = []
+        for raw in batch:
+            self._fragments |= raw
+            if _is_last(raw):
+                found.append(self._fragments)
+                self._fragments = {}
+        return found
+
+    async def _looked_up(self, events: list[Event]) -> list[Event]:
+        """Fill in the documents of updates that came without a post-image: MongoDB kept none, or no longer.
+
+        A document that is gone stays None, and so deletes its row.
+        """
+        missing = [event for event in events if event.kind in ("update", "replace") and event.document is None]
+        if not missing:
+            return events
+        found = await self._source.lookup(missing)
+        return [
+            replace(event, document=found.get(id_key(event.collection, event.document_id)))
+            if event.kind in ("update", "replace") and event.document is None
+            else event
+            for event in events
+        ]
 
     async def close(self) -> None:
         """See ``ChangeFeed.close``."""

@@ -20,8 +20,9 @@ from changesource.backoff import Backoff
 from changesource.exceptions import SourceUnavailable
 from changesource.sources.base import Document
 from changesource.sources.mongodb.errors import translated
-from changesource.sources.mongodb.feed import ChangeCursor, MongoFeed
-from changesource.stream.events import read_event, to_timestamp
+from changesource.sources.mongodb.feed import UPDATE_LOOKUP, WHEN_AVAILABLE, ChangeCursor, MongoFeed, id_key
+from changesource.sources.mongodb.survey import SPLITTING_WIRE_VERSION, PostImages, check_server, switch_images_on
+from changesource.stream.events import Event, read_event, to_timestamp
 
 logger = logging.getLogger(__name__)
 
@@ -58,13 +59,20 @@ class MongoSource:
         *,
         feed_batch: int = 1000,
         snapshot_batch: int = 1000,
+        post_images: PostImages = "off",
     ) -> None:
-        """``feed_batch`` and ``snapshot_batch`` bound the events and documents of one reply."""
+        """``feed_batch`` and ``snapshot_batch`` bound the events and documents of one reply.
+
+        ``post_images``: what ``prepare`` does about them, see POST_IMAGES.
+        """
         self.client = connect(uri)
         self.database = self.client.get_database(database, codec_options=CODEC_OPTIONS)
         self.barrier_collection = barrier_collection
         self._feed_batch = feed_batch
         self._snapshot_batch = snapshot_batch
+        self._post_images = post_images
+        self._splits: bool | None = None
+        self.full_document = UPDATE_LOOKUP
 
     async def barrier(self, name: str) -> int:
         """See ``ChangeSource.barrier``. The stream is opened first, so that the event cannot be missed."""
@@ -127,6 +135,41 @@ class MongoSource:
     async def _next(self, cursor: AsyncCursor[dict[str, Any]]) -> Sequence[Document]:
         with translated():
             return await cursor.to_list(self._snapshot_batch)
+
+    async def prepare(self, collections: Collection[str]) -> None:
+        """Check server and collections, and have MongoDB keep post-images where the setting wishes it.
+
+        Feeds that are opened from now on read what that gives. Raises ``SourceRefused`` of a kind, or
+        ``SourceUnavailable``.
+        """
+        with translated():
+            hello = await self.client.admin.command("hello")
+        check_server(hello)
+        images = await switch_images_on(self.database, collections, self._post_images)
+        self.full_document = WHEN_AVAILABLE if images else UPDATE_LOOKUP
+
+    async def splits_large_events(self) -> bool:
+        """Return whether the server can split an event over 16 MB; it is asked once."""
+        if self._splits is None:
+            with translated():
+                hello = await self.client.admin.command("hello")
+            self._splits = hello.get("maxWireVersion", 0) >= SPLITTING_WIRE_VERSION
+        return self._splits
+
+    async def lookup(self, events: Sequence[Event]) -> dict[tuple[str, bytes], Document]:
+        """Return the documents of ``events`` as they are now or at any time after the last of them."""
+        ids: dict[str, list[object]] = {}
+        for event in events:
+            ids.setdefault(event.collection, []).append(event.document_id)
+        found: dict[tuple[str, bytes], Document] = {}
+        async with self.client.start_session(causal_consistency=True) as session:
+            session.advance_operation_time(to_timestamp(max(event.cluster_time for event in events)))
+            for name, wanted in ids.items():
+                collection = self.database.get_collection(name, read_concern=ReadConcern("majority"))
+                with translated():
+                    async for document in collection.find({"_id": {"$in": wanted}}, session=session):
+                        found[id_key(name, document["_id"])] = document
+        return found
 
     async def estimate(self, collection: str) -> int:
         """See ``ChangeSource.estimate``."""
