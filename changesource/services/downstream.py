@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Iterable
+from time import time
 
 from changesource.protocol import messages
 from changesource.protocol.watermark import Watermark
@@ -16,7 +17,8 @@ class Downstream:
 
     ``position`` is the cluster time up to which the replica has everything; ``committed`` is the watermark of its
     last commit. ``anchor`` is where reading may resume: that of the last event of its own tables or of a barrier, so
-    at or before ``position``, which may be that of an event of tables that only the watcher knows.
+    at or before ``position``, which may be that of an event of tables that only the watcher knows. ``lag`` is how old
+    the last commit was when it was sent, in whole seconds.
     """
 
     def __init__(self, send: Send, fingerprint: int, tables: Collection[str], position: int) -> None:
@@ -29,6 +31,7 @@ class Downstream:
         self.anchor = position
         self.committed = Watermark(position, fingerprint)
         self.commits = 0
+        self.lag: int | None = None
 
     @property
     def open(self) -> bool:
@@ -58,6 +61,8 @@ class Downstream:
         if self._open is not None:
             await self._send(messages.commit(self._open))
             self.committed, self._open = self._open, None
+            # Cluster times count whole seconds.
+            self.lag = max(0, int(time()) - (self.committed.cluster_time >> 32))
             self.commits += 1
 
     async def rollback(self) -> None:

@@ -34,6 +34,7 @@ from changesource.stream.transform import Transform
 
 logger = logging.getLogger(__name__)
 PROGRESS_SECONDS = 1.0
+PROGRESS_AGAIN_SECONDS = 10.0
 OVERSIGHT_SECONDS = 1.0
 PULL_IDLE_MS = 500
 
@@ -239,17 +240,18 @@ class ReplicaSession:
             bounds=self._limits.bounds,
             idle_ms=min(PULL_IDLE_MS, int(self._limits.keepalive * 500)),
         )
-        heard = monotonic()
+        fresh, commits = monotonic(), downstream.commits
         async with aclosing(stream):
             async for batch in stream:
                 if batch is not None:
-                    heard = monotonic()
                     self.tallies.pulled += 1
                     await self._send_batch(downstream, batch)
                     backoff.reset()
-                elif monotonic() - heard >= self._limits.keepalive:
+                if downstream.commits != commits:
+                    fresh, commits = monotonic(), downstream.commits
+                elif monotonic() - fresh >= self._limits.keepalive:
                     # No watcher is there to do it.
-                    heard = monotonic()
+                    fresh = monotonic()
                     await self._source.mark(HEARTBEAT)
                 if not downstream.open and self.mailbox.connects(downstream.position, self._mapping.fingerprints):
                     return
@@ -308,16 +310,18 @@ class ReplicaSession:
 
     async def _note_progress(self) -> None:
         await self._write_progress(self._state, connected=True)
-        written = ("", "", "")
+        written, at = ("", "", ""), monotonic()
         while True:
             await asyncio.sleep(PROGRESS_SECONDS)
             now = (self._state, self._sent(), self._acked)
-            if now != written:
-                written = now
+            # Again after a while, since an older connection of the replica may end, and say so, after this one began.
+            if now != written or monotonic() - at >= PROGRESS_AGAIN_SECONDS:
+                written, at = now, monotonic()
                 await self._write_progress(self._state)
 
     async def _write_progress(self, state: str, *, connected: bool = False) -> None:
-        progress = watermarks.Progress(state, self._sent(), self._acked, self._message)
+        lag = self._downstream.lag if self._downstream else None
+        progress = watermarks.Progress(state, self._sent(), self._acked, self._message, lag)
         request = self.request
         await write(watermarks.note_progress, request.app_id, request.shard_num, progress, connected=connected)
 

@@ -52,12 +52,16 @@ def end_sync(app_id: str, shard_num: int, replica_version: str, position: int) -
 
 @dataclass(frozen=True)
 class Progress:
-    """What a connection tells of itself; an empty text leaves what was there."""
+    """What a connection tells of itself; an empty text leaves what was there.
+
+    ``lag`` is how old the last change was when it was sent, in whole seconds; None before the first.
+    """
 
     state: str
     sent: str = ""
     acked: str = ""
     message: str = ""
+    lag: int | None = None
 
 
 def note_progress(app_id: str, shard_num: int, progress: Progress, *, connected: bool = False) -> None:
@@ -68,6 +72,8 @@ def note_progress(app_id: str, shard_num: int, progress: Progress, *, connected:
         values["sent"] = progress.sent
     if progress.acked:
         values["acked"] = progress.acked
+    if progress.lag is not None:
+        values["lag_ms"] = progress.lag * 1000
     if connected:
         values["connected_at"] = now
     Row.objects.update_or_create(values, kind=Row.Kind.REPLICA, app_id=app_id, shard_num=shard_num)

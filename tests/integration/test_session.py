@@ -424,7 +424,8 @@ async def test_a_rename_that_the_snapshot_shows_already_is_not_followed_again() 
     async with replica.connection() as connection:
         # The layer has come just as far as the snapshot, so that the replica reads nothing itself.
         connection.session.mailbox.offer(await it.batch(began), 1)
-        await connection.until(lambda: it.source.calls["feed"] > 0 and not it.source.feeds)
+        await connection.until(lambda: bool(it.source.feeds))
+        await connection.until(lambda: not it.source.feeds)
         copied = it.source.calls["documents"]
         it.source.insert("rooms", {"_id": 500, "kind": "chat"})
         connection.session.mailbox.offer(await it.batch(began), 1)

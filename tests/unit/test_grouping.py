@@ -114,6 +114,14 @@ def test_a_transaction_beyond_the_bounds_comes_in_pieces() -> None:
     assert spans(found) == [(0, 1, 1, True), (1, 5, 3, False), (1, 5, 3, False), (1, 5, 1, True), (5, 6, 1, True)]
 
 
+def test_pieces_follow_what_came_before_however_often_the_server_had_nothing() -> None:
+    grouping = Grouping(0, FINGERPRINTS, Bounds(rows=2, age=ENDLESS))
+    assert spans(feed(grouping, (3, 0), *[NOTHING_MORE] * 3)) == [(0, 3, 1, True)]
+    assert spans(feed(grouping, *[(5, 1)] * 2)) == [(3, 5, 2, False)]
+    assert spans(feed(grouping, *[NOTHING_MORE] * 3)) == [(3, 5, 0, True)]
+    assert spans(feed(grouping, (6, 0), NOTHING_MORE)) == [(5, 6, 1, True)]
+
+
 def test_the_last_piece_comes_even_where_it_is_empty() -> None:
     grouping = Grouping(0, FINGERPRINTS, Bounds(rows=3, age=ENDLESS))
     assert spans(feed(grouping, *[(5, 1)] * 3)) == [(0, 5, 3, False)]

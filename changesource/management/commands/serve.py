@@ -27,7 +27,7 @@ class Command(BaseCommand):
         parser.add_argument("--port", type=int, help="instead of PORT (3000)")
         parser.add_argument("--host", help=f"address to listen on ({LOOPBACK} with DEBUG on, else {EVERYWHERE})")
         parser.add_argument("--no-watcher", action="store_true", help="leave watching to runwatcher processes")
-        parser.add_argument("--sample-data", action="store_true", help="fill the embedded MongoDB with the sample app")
+        parser.add_argument("--sample-data", action="store_true", help="fill an empty database with the sample app")
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Prepare what is missing, then serve until stopped."""
@@ -38,9 +38,11 @@ class Command(BaseCommand):
         try:
             chosen = conf.settings()
             host = options["host"] or (LOOPBACK if chosen.debug else EVERYWHERE)
-            if options["sample_data"] and not embedded:
-                self.stdout.write("MONGODB_URI is set, so no sample data is put there.")
-            self._prepare(chosen, host, sample_data=options["sample_data"] and embedded is not None)
+            startup.prepare_database()
+            access.check_host(host, chosen)
+            if options["sample_data"] and sample.load(chosen, embedded=embedded is not None):
+                self.stdout.write("Sample data: users, rooms, messages and accounts, and mappings for them.")
+            self._prepare(chosen)
             if embedded:
                 self.stdout.write(f"MongoDB        {embedded.uri}   (MONGODB_URI, the embedded one)")
             self._serve(chosen, host, watch=not options["no_watcher"])
@@ -70,11 +72,7 @@ class Command(BaseCommand):
         conf.settings.cache_clear()
         return embedded
 
-    def _prepare(self, chosen: conf.Settings, host: str, *, sample_data: bool) -> None:
-        startup.prepare_database()
-        access.check_host(host, chosen)
-        if sample_data and sample.load(chosen):
-            self.stdout.write("Sample data: users, rooms, messages and accounts, and mappings for them.")
+    def _prepare(self, chosen: conf.Settings) -> None:
         startup.load_mappings(chosen)
         startup.check_source(chosen)
         made = startup.first_admin(generate=chosen.debug)
