@@ -105,8 +105,8 @@ def read_settings(variables: MutableMapping[str, str], root: Path) -> Settings:
         group_max_age_ms=read.integer("GROUP_MAX_AGE_MS", 200, 1, 60_000),
         snapshot_batch_rows=read.integer("SNAPSHOT_BATCH_ROWS", 1000, 1, 100_000),
         layer_capacity=read.integer("LAYER_CAPACITY", 100, 1, 100_000),
-        # zero-cache itself refuses frames from 100 MiB on, and one document may take 16 MiB.
-        max_frame_bytes=read.integer("MAX_FRAME_BYTES", 64 * MIB, 17 * MIB, 100 * MIB - 1),
+        # zero-cache itself refuses frames from 100 MiB on, and one row may take 32 MiB.
+        max_frame_bytes=read.integer("MAX_FRAME_BYTES", 64 * MIB, 33 * MIB, 100 * MIB - 1),
         data_dir=data_dir,
     )
 

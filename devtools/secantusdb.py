@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from pymongo import MongoClient
@@ -17,17 +18,24 @@ URI_OPTIONS = "retryWrites=false&heartbeatFrequencyMS=500&serverSelectionTimeout
 class SecantusDB:
     """A single-node replica set with its storage in ``directory``.
 
-    ``oplog_entries`` bounds its history; ``test_commands`` allows failpoints. It may be stopped or killed and
+    ``oplog_entries`` bounds its history; ``test_commands`` allows failpoints; ``options`` are more of its command
+    line, such as ``--auth`` or ``--standalone``. It may be stopped or killed and
     started again on the same port and storage: acknowledged writes are kept.
     """
 
     def __init__(
-        self, directory: Path, port: int | None = None, oplog_entries: int = 5_000_000, test_commands: bool = True
+        self,
+        directory: Path,
+        port: int | None = None,
+        oplog_entries: int = 5_000_000,
+        test_commands: bool = True,
+        options: Sequence[str] = (),
     ) -> None:
         self.directory = directory
         self.port = port or free_port()
         self.oplog_entries = oplog_entries
         self.test_commands = test_commands
+        self.options = tuple(options)
         self.log = directory / "secantusdb.log"
         self._process: ManagedProcess | None = None
 
@@ -48,6 +56,7 @@ class SecantusDB:
         args += ["--oplog-max-entries", str(self.oplog_entries)]
         if self.test_commands:
             args.append("--enable-test-commands")
+        args += self.options
         environment = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(self.directory)}
         self._process = ManagedProcess([binary, *args], self.log, environment)
         try:

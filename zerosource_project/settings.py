@@ -86,7 +86,11 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 CHANNEL_LAYERS: dict[str, dict[str, Any]] = {
     "default": {
         "BACKEND": "channels_redis.core.RedisChannelLayer",
-        "CONFIG": {"hosts": [settings.redis_url], "capacity": settings.layer_capacity},
+        # The layer waits for messages 5 s at a time, which is redis-py's timeout too: an idle layer would seem lost.
+        "CONFIG": {
+            "hosts": [{"address": settings.redis_url, "socket_timeout": 15}],
+            "capacity": settings.layer_capacity,
+        },
     }
     if settings.redis_url
     else {

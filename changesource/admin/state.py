@@ -43,7 +43,7 @@ class StateAdmin(AnyModelAdmin):
 class WatermarkAdmin(StateAdmin):
     """The watcher's and the replicas' positions."""
 
-    list_display = ("kind", "app_id", "shard_num", "state", "updated_at", "sent", "acked", "message")
+    list_display = ("kind", "app_id", "shard_num", "state", "lag_ms", "updated_at", "sent", "acked", "message")
     actions = ("ask_to_resync", "forget")
 
     @admin.action(description="Sync the selected replicas anew (each is reset, then reads everything again)")

@@ -111,6 +111,11 @@ class CompiledMapping:
         for table in self.tables.values():
             self.by_collection.setdefault(table.collection, []).append(table)
 
+    @property
+    def relief(self) -> bytes:
+        """The frame that makes zero-cache write out a part of a huge transaction; empty without tables."""
+        return next((table.frames.relief for table in self.tables.values()), b"")
+
     @classmethod
     def compile(cls, specification: Specification, database: str) -> CompiledMapping:
         """Compile the enabled tables; ``MappingError`` where one is wrong."""

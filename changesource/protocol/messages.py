@@ -84,6 +84,18 @@ class TableFrames:
         self._relation = relation
 
     @cached_property
+    def relief(self) -> bytes:
+        """A change that says again what zero-cache knows of the table, for the middle of a huge transaction.
+
+        zero-cache joins up to 2,000 consecutive changes of a transaction into one string, which V8 bounds to 512 MB,
+        but writes out what it has before a change of this kind.
+        """
+        identifier = {"schema": self.table.schema, "name": self.table.name}
+        metadata = {"rowKey": {"columns": list(self.table.key)}}
+        change = {"tag": "update-table-metadata", "table": identifier, "old": metadata, "new": metadata}
+        return dumps(["data", change])
+
+    @cached_property
     def truncate(self) -> bytes:
         """The frame that empties the table."""
         return b'["data",{"tag":"truncate","relations":[' + self._relation + b"]}]"

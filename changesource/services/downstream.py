@@ -9,6 +9,7 @@ from changesource.protocol import messages
 from changesource.protocol.watermark import Watermark
 from changesource.stream.batches import Batch
 
+RELIEF_BYTES = 64 * 1024 * 1024
 Send = Callable[[str], Awaitable[None]]
 
 
@@ -21,11 +22,18 @@ class Downstream:
     the last commit was when it was sent, in whole seconds.
     """
 
-    def __init__(self, send: Send, fingerprint: int, tables: Collection[str], position: int) -> None:
-        """``tables`` are those that the replica gets, by name; ``send`` waits while the reader is slow."""
+    def __init__(
+        self, send: Send, fingerprint: int, tables: Collection[str], position: int, relief: bytes = b""
+    ) -> None:
+        """``tables`` are those that the replica gets, by name; ``send`` waits while the reader is slow.
+
+        ``relief`` is sent after every 64 MiB of one transaction, see ``TableFrames.relief``.
+        """
         self._send = send
         self._fingerprint = fingerprint
         self._tables = tables
+        self._relief = relief
+        self._unrelieved = 0
         self._open: Watermark | None = None
         self.position = position
         self.anchor = position
@@ -48,12 +56,17 @@ class Downstream:
     async def begin(self, cluster_time: int) -> Watermark:
         """Open a transaction that will commit at ``cluster_time``."""
         self._open = Watermark(cluster_time, self._fingerprint)
+        self._unrelieved = 0
         await self._send(messages.begin(self._open))
         return self._open
 
     async def frames(self, frames: Iterable[bytes]) -> None:
         """Send data frames within the transaction."""
         for frame in frames:
+            if self._relief and self._unrelieved + len(frame) > RELIEF_BYTES:
+                await self._send(self._relief.decode())
+                self._unrelieved = 0
+            self._unrelieved += len(frame)
             await self._send(frame.decode())
 
     async def commit(self) -> None:

@@ -208,7 +208,7 @@ class ReplicaSession:
             known = await self._known_sync()
             if known and known.replica_version == self.request.replica_version and known.position:
                 position = known.position
-        downstream = Downstream(self._send, last.fingerprint, self._mapping.tables, position)
+        downstream = Downstream(self._send, last.fingerprint, self._mapping.tables, position, self._mapping.relief)
         logger.info("replica resumes", extra=self._names() | {"watermark": last, "position": position})
         return downstream
 
@@ -231,7 +231,7 @@ class ReplicaSession:
 
     async def _pull(self, downstream: Downstream, backoff: Backoff) -> None:
         """Read MongoDB from the replica's position until a batch of the layer connects."""
-        transform = Transform(self._mapping)
+        transform = Transform(self._mapping, self.faults.report)
         stream = batches(
             self._source,
             transform,

@@ -52,7 +52,7 @@ ALL = {"tables": {**MAPPINGS["tables"], "value": VALUE}}
 SCHEMA = zero_schema(
     {
         table: (
-            {name: column["type"] + ("?" if column.get("optional") else "") for name, column in body["columns"].items()},
+            {name: column["type"] + "?" * column.get("optional", False) for name, column in body["columns"].items()},
             body["primaryKey"],
         )
         for table, body in ALL["tables"].items()

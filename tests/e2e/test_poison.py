@@ -98,9 +98,7 @@ def insert_risks(database: Database[Any], when: str) -> Rows:
     # Keys that no row can have: a replica could not tell it from another document's.
     database["risks"].insert_many([{"_id": f"{when} \0"}, {"_id": 7, "number": 1}])
     database["tallies"].insert_many([{"_id": Int64(2**60), "label": when}, {"_id": float("nan"), "label": when}])
-    return {
-        (document["_id"],): {"id": document["_id"], **row} for document, row in zip(documents, rows, strict=True)
-    }
+    return {(document["_id"],): {"id": document["_id"], **row} for document, row in zip(documents, rows, strict=True)}
 
 
 def expected(risks: Rows, tallies: Rows) -> dict[str, Rows]:

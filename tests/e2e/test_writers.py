@@ -88,7 +88,7 @@ def test_writers_during_the_initial_sync_and_zero_cache_killed_in_mid_stream(
 
 
 def write_between_the_barriers(proxy: RecordingProxy, order: Order, writers: Writers) -> None:
-    """Hold the copy back until enough was acknowledged after the first barrier, and show that it was before the last."""
+    """Hold the copy back until enough was acknowledged after the first barrier; the last one comes only then."""
     with writers:
         assert order.wait(1) == [SNAPSHOT]
         order.mark("counting begins")

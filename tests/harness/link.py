@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from changesource.mapping.compiled import CompiledMapping
 from changesource.protocol.request import StreamRequest
+from changesource.services.downstream import Send
 from changesource.services.session import Limits, ReplicaSession
 from changesource.services.subscriber import Subscriber
 from changesource.sources.base import ChangeSource
 from changesource.stream.grouping import Bounds
 from tests.harness.model import ModelReplica
-from tests.harness.waiting import until
+from tests.harness.waiting import DEADLINE, until
 
 LIMITS = Limits(Bounds(rows=20, age=0.02), keepalive=30.0)
 
@@ -41,6 +42,9 @@ class Replica:
         self.version = ""
         self.frames: list[str] = []
         self.on_commit: Callable[[str], None] = lambda watermark: None
+        self.on_frame: Callable[[str], Awaitable[None]] | None = None
+        # Who serves it, where it is not a session made here.
+        self.server: Callable[[StreamRequest, Send], Awaitable[ReplicaSession]] | None = None
 
     def request(self) -> StreamRequest:
         """Return what the next connection asks for."""
@@ -51,6 +55,7 @@ class Replica:
         """Connect for as long as the context lasts; what was not committed by then never happened."""
         self.frames.clear()
         connection = Connection(self)
+        await connection.open()
         try:
             yield connection
         finally:
@@ -67,15 +72,24 @@ class Replica:
 
 
 class Connection:
-    """One connection. ``session`` serves it in ``task``."""
+    """One connection. ``session`` serves it in ``task``, once it is open."""
+
+    session: ReplicaSession
+    task: asyncio.Task[None]
 
     def __init__(self, replica: Replica) -> None:
         self.replica = replica
         self.paused = False
-        self._closed = False
-        self.session = ReplicaSession(
-            replica.request(), replica.mapping, replica.source, replica.subscriber, replica.limits, self._send
-        )
+
+    async def open(self) -> None:
+        """Have a session made, and start it."""
+        replica = self.replica
+        if replica.server is None:
+            self.session = ReplicaSession(
+                replica.request(), replica.mapping, replica.source, replica.subscriber, replica.limits, self._send
+            )
+        else:
+            self.session = await replica.server(replica.request(), self._send)
         self.task = asyncio.create_task(self.session.run())
 
     async def _send(self, frame: str) -> None:
@@ -83,15 +97,17 @@ class Connection:
             await asyncio.sleep(0.001)
         await asyncio.sleep(0)
         replica = self.replica
+        if replica.on_frame is not None:
+            await replica.on_frame(frame)
         replica.frames.append(frame)
         watermark = replica.model.apply(frame)
         if watermark is not None:
             self.session.ack(watermark)
             replica.on_commit(watermark)
 
-    async def until(self, condition: Callable[[], bool]) -> None:
+    async def until(self, condition: Callable[[], bool], seconds: float = DEADLINE) -> None:
         """Wait for a condition, or for the session's end, whose error is raised."""
-        await until(lambda: self.task.done() or condition())
+        await until(lambda: self.task.done() or condition(), seconds)
         self.check()
         assert condition(), "the session ended before"
 

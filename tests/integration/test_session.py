@@ -138,6 +138,18 @@ async def test_the_snapshot_is_exact_where_the_session_says_so() -> None:
     assert (known.state, known.acked) == ("disconnected", replica.version)
 
 
+async def test_what_the_snapshot_shows_already_is_not_replayed() -> None:
+    it = Place()
+    replica = it.replica()
+    for nth in (1, 3, 5):
+        it.source.before("documents", nth, it.writer.step)
+    await replica.sync()
+    async with replica.connection() as connection:
+        it.source.insert("messages", {"_id": "after", "body": "x"})
+        await connection.until(lambda: it.is_exact(replica))
+    assert [changes for _, changes in replica.model.transactions[1:]] == [1]
+
+
 async def test_without_a_watcher_every_change_arrives() -> None:
     it = Place()
     replica = it.replica()

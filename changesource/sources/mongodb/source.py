@@ -71,6 +71,7 @@ class MongoSource:
         self._feed_batch = feed_batch
         self._snapshot_batch = snapshot_batch
         self._post_images = post_images
+        self._warned: set[str] = set()
         self._splits: bool | None = None
         self.full_document = UPDATE_LOOKUP
 
@@ -145,7 +146,7 @@ class MongoSource:
         with translated():
             hello = await self.client.admin.command("hello")
         check_server(hello)
-        images = await switch_images_on(self.database, collections, self._post_images)
+        images = await switch_images_on(self.database, collections, self._post_images, self._warned)
         self.full_document = WHEN_AVAILABLE if images else UPDATE_LOOKUP
 
     async def splits_large_events(self) -> bool:

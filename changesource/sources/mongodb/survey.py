@@ -49,12 +49,12 @@ def has_images(collection: Mapping[str, Any]) -> bool:
 
 
 async def switch_images_on(
-    database: AsyncDatabase[dict[str, Any]], wanted: Collection[str], post_images: PostImages
+    database: AsyncDatabase[dict[str, Any]], wanted: Collection[str], post_images: PostImages, warned: set[str]
 ) -> bool:
     """See that MongoDB keeps post-images of the ``wanted`` collections, as the setting says.
 
     Return True if all that exist have them. ``PostImagesMissing`` where they are required and cannot be had;
-    ``CollectionRefused`` for a collection that cannot be watched.
+    ``CollectionRefused`` for a collection that cannot be watched. ``warned`` keeps what was said already.
     """
     with translated():
         async with await database.list_collections() as cursor:
@@ -74,5 +74,7 @@ async def switch_images_on(
             reason = translate(error).message
             if post_images == "required":
                 raise PostImagesMissing(f"MongoDB keeps no post-images of {name}: {reason}") from error
-            logger.warning("no post-images", extra={"collection": name, "reason": reason})
+            if name not in warned:
+                warned.add(name)
+                logger.warning("no post-images", extra={"collection": name, "reason": reason})
     return complete

@@ -1,0 +1,160 @@
+"""The documentation says what is so: settings, errors, values, operators, links and JSON examples."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from changesource import exceptions
+from changesource.conf import Settings, read_settings
+from changesource.exceptions import SettingError, ZerosourceError
+from changesource.mapping import filters, values
+from changesource.mapping.formats import combine, read_mappings, read_schema
+from changesource.mapping.json_reading import parse
+from changesource.mapping.rows import compile_table
+from changesource.mapping.schema_formats import is_schema
+
+ROOT = Path(__file__).resolve().parents[2]
+README = ROOT / "README.md"
+PAGES = (README, ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md")))
+
+SETTINGS_HEAD = "| Name | Default | Bound | What it does |"
+LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+
+
+def table(page: Path, head: str) -> list[list[str]]:
+    """The cells of the rows of the table with this head."""
+    lines = page.read_text().splitlines()
+    rows = []
+    for line in lines[lines.index(head) + 2 :]:
+        if not line.startswith("|"):
+            break
+        rows.append([cell.strip() for cell in line.strip("|").split("|")])
+    return rows
+
+
+def json_blocks(page: Path) -> list[bytes]:
+    """The content of the page's code blocks of JSON."""
+    return [block.encode() for block in re.findall(r"^```json\n(.*?)^```", page.read_text(), re.M | re.S)]
+
+
+def outside_code(page: Path) -> str:
+    """The page without its code blocks."""
+    return re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S)
+
+
+def anchors(page: Path) -> set[str]:
+    """The page's headings, as GitHub makes anchors of them."""
+    headings = re.findall(r"^#+ +(.+)$", outside_code(page), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def variable(field: str) -> str:
+    """The environment variable of a field of ``Settings``."""
+    return "CHANGE_SOURCE_API_KEYS" if field == "api_keys" else field.upper()
+
+
+def shown_default(found: Settings, field: str) -> str:
+    """A default as the README writes it."""
+    value = getattr(found, field)
+    if field == "secret_key":
+        return "kept in DATA_DIR"
+    if field == "data_dir":
+        return str(value.name)
+    if value is None or value == ():
+        return "unset"
+    if isinstance(value, tuple):
+        return ", ".join(value)
+    text = {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)
+    return text.removesuffix(".0").replace(str(found.data_dir), "DATA_DIR")
+
+
+def test_every_setting_has_its_default_in_the_readme(tmp_path: Path) -> None:
+    found = read_settings({}, tmp_path)
+    documented = {row[0].strip("`"): row[1].replace("`", "") for row in table(README, SETTINGS_HEAD)}
+    assert documented == {variable(field.name): shown_default(found, field.name) for field in fields(Settings)}
+    assert len(documented) == len(table(README, SETTINGS_HEAD))
+
+
+def test_bounds_in_the_readme_hold(tmp_path: Path) -> None:
+    checked = 0
+    for name, _, bound, _ in table(README, SETTINGS_HEAD):
+        if not (ends := re.fullmatch(r"(\d+) to (\d+)", bound)):
+            continue
+        setting, low, high = name.strip("`"), int(ends[1]), int(ends[2])
+        for inside in (low, high):
+            read_settings({setting: str(inside)}, tmp_path)
+        for outside in (low - 1, high + 1):
+            with pytest.raises(SettingError, match=setting):
+                read_settings({setting: str(outside)}, tmp_path)
+        checked += 1
+    assert checked >= 6
+
+
+def tree(kind: type[ZerosourceError]) -> Iterator[type[ZerosourceError]]:
+    """The class and all under it."""
+    yield kind
+    for child in kind.__subclasses__():
+        yield from tree(child)
+
+
+def test_every_error_code_is_documented() -> None:
+    rows = table(ROOT / "docs" / "errors.md", "| Code | Meaning | Retried | What to do |")
+    documented = {code.strip("`"): (retried, bool(meaning), bool(remedy)) for code, meaning, retried, remedy in rows}
+    ours = {kind for kind in tree(exceptions.ZerosourceError) if kind.__module__ == exceptions.__name__}
+    assert documented == {kind.code: ("yes" if kind.retryable else "no", True, True) for kind in ours}
+    assert len(documented) == len(rows) == len(ours)
+
+
+def test_the_table_of_values_is_the_codes_own() -> None:
+    own = [line for line in (values.__doc__ or "").splitlines() if line.startswith("|")]
+    assert len(own) > 15
+    assert "\n".join(own) in (ROOT / "docs" / "values.md").read_text()
+
+
+def test_every_filter_operator_is_documented() -> None:
+    text = (ROOT / "docs" / "filters.md").read_text()
+    operators = (*filters._LOGICAL, *filters._FIELD_OPERATORS, *filters._VALUES)
+    assert [operator for operator in operators if f"`{operator}`" not in text] == []
+    for block in json_blocks(ROOT / "docs" / "filters.md"):
+        filter = parse(block, "filters.md")
+        assert isinstance(filter, dict)
+        filters.compile_filter(filter, "filter")
+
+
+def test_the_readmes_json_is_read_and_served() -> None:
+    """The first block stands for itself; the second is completed by the schemas after it, taken together."""
+    own, short, *schemas = [parse(block, "README.md") for block in json_blocks(README)]
+    specifications = [combine(None, read_mappings(own))]
+    assert len(schemas) == 3
+    assert all(map(is_schema, schemas))
+    schema = [table for data in schemas for table in read_schema(data)]
+    mappings = read_mappings(short)
+    assert {table.alias for table in schema} == set(mappings.tables)
+    specifications.append(combine(tuple(schema), mappings))
+    for specification in specifications:
+        for spec in specification.tables:
+            compile_table(spec)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_relative_links_lead_somewhere(page: Path) -> None:
+    text = outside_code(page)
+    for target in LINK.findall(text):
+        if target.startswith(("http://", "https://")):
+            continue
+        path, _, anchor = target.partition("#")
+        file = page.parent / path if path else page
+        assert file.is_file(), target
+        assert file.resolve().is_relative_to(ROOT), target
+        if anchor:
+            assert anchor in anchors(file), target
+
+
+def test_every_page_is_linked() -> None:
+    linked = {target.partition("#")[0] for target in LINK.findall(outside_code(README))}
+    assert {str(page.relative_to(ROOT)) for page in PAGES if page != README} <= linked
