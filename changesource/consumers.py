@@ -15,7 +15,8 @@ from changesource.services.runtime import runtime
 from changesource.services.session import ReplicaSession
 
 logger = logging.getLogger(__name__)
-CLOSE_SERVICE_RESTART = 1012
+# Of the range for private use: the server's WebSocket library sends none of the reserved codes but 1000.
+CLOSE_ENDED = 4000
 
 
 class ChangeStreamConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # the package has no types
@@ -50,7 +51,7 @@ class ChangeStreamConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # the
             logger.exception("connection failed")
             raise
         finally:
-            await self.close(CLOSE_SERVICE_RESTART)
+            await self.close(CLOSE_ENDED)
 
     async def send_frame(self, frame: str) -> None:
         """Send one frame; waits while the reader is slow, where the server tells (``serve`` does)."""

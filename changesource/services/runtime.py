@@ -102,15 +102,18 @@ class Runtime:
         revision = await self.revision()
         fingerprint = revision.mapping.published(request.publications).fingerprint
         await self._prepare(revision)
+        first = True
 
         async def may_go_on() -> None:
-            nonlocal revision
+            nonlocal revision, first
             newest = await self.revision()
             if newest.number != revision.number:
                 if newest.mapping.published(request.publications).fingerprint != fingerprint:
                     raise FingerprintChanged()
                 revision = newest
-            if (request.app_id, request.shard_num) in await self._resyncs_wanted():
+            # What is known may be from before an initial sync that has fulfilled the wish.
+            fresh, first = first, False
+            if (request.app_id, request.shard_num) in await self._resyncs_wanted(fresh=fresh):
                 raise ResyncWanted()
 
         return ReplicaSession(request, revision.mapping, self.source, self.subscriber, self.limits, send, may_go_on)
@@ -124,10 +127,10 @@ class Runtime:
             except (SourceRefused, SourceUnavailable) as error:
                 logger.warning("collections were not prepared", extra={"error": str(error)})
 
-    async def _resyncs_wanted(self) -> frozenset[tuple[str, int]]:
-        """Return the replicas that operators asked to resync; asked of the database once for all sessions."""
+    async def _resyncs_wanted(self, *, fresh: bool) -> frozenset[tuple[str, int]]:
+        """Return the replicas that operators asked to resync; unless ``fresh``, asked once for all sessions."""
         asked, known = self._resyncs
-        if monotonic() - asked >= MAX_AGE:
+        if fresh or monotonic() - asked >= MAX_AGE:
             self._resyncs = (monotonic(), known)
             try:
                 known = await database_sync_to_async(watermarks.resyncs_wanted)()

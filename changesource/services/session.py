@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from time import monotonic
 
@@ -13,7 +13,13 @@ from channels.db import database_sync_to_async
 from django.db import DatabaseError
 
 from changesource.backoff import Backoff
-from changesource.exceptions import FingerprintChanged, ResetRequired, SourceUnavailable, ZerosourceError
+from changesource.exceptions import (
+    FingerprintChanged,
+    ResetRequired,
+    SourceUnavailable,
+    WatermarkInvalid,
+    ZerosourceError,
+)
 from changesource.mapping.compiled import CompiledMapping
 from changesource.protocol import messages
 from changesource.protocol.request import StreamRequest
@@ -106,8 +112,9 @@ class ReplicaSession:
         self._downstream: Downstream | None = None
 
     def ack(self, watermark: str) -> None:
-        """zero-cache has stored all up to ``watermark``."""
-        self._acked = max(self._acked, watermark)
+        """zero-cache has stored all up to ``watermark``; anything but a watermark is ignored."""
+        with suppress(WatermarkInvalid):
+            self._acked = max(self._acked, str(Watermark.parse(watermark)))
 
     async def run(self) -> None:
         """Serve until cancelled, or until nothing can be served (then it returns, and the socket is to be closed)."""

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
+from channels.db import database_sync_to_async
+
 from changesource.mapping.compiled import CompiledMapping
 from changesource.protocol.request import StreamRequest
 from changesource.services.downstream import Send
@@ -61,6 +63,8 @@ class Replica:
         finally:
             connection.task.cancel()
             await asyncio.gather(connection.task, return_exceptions=True)
+            # A write that was cancelled goes on in its thread; the next one there comes after it.
+            await database_sync_to_async(int)()
             self.model.disconnect()
         connection.check()
 

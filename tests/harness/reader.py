@@ -41,8 +41,11 @@ class Reader:
         separator = "&" if "?" in self.stream_url else "?"
         url = f"{self.stream_url}{separator}{urlencode(query)}"
         # Small buffers, so that a reader that pauses is felt by the server soon.
-        async with connect(url, max_size=None, max_queue=4, compression=None, ping_interval=None) as socket:
-            yield socket
+        try:
+            async with connect(url, max_size=None, max_queue=4, compression=None, ping_interval=None) as socket:
+                yield socket
+        finally:
+            self.model.disconnect()
 
     async def frames(self, socket: ClientConnection) -> AsyncIterator[str]:
         """Give each frame after it was applied to the model; commits are acked."""
