@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from typing import Any
 
+import psycopg
 from pymongo.database import Database
 
 from devtools.processes import wait_until
@@ -20,6 +21,14 @@ def replica_rows(cache: ZeroCache, table: str) -> Rows:
         return {(row["id"],): row for row in cache.rows(table)}
     except sqlite3.OperationalError:
         return {}
+
+
+def stored_watermark(cache: ZeroCache) -> str:
+    """Return the last commit that zero-cache has stored and would resume from; its replica may be ahead of that."""
+    with psycopg.connect(cache.database_url, autocommit=True) as connection:
+        state = f'SELECT "lastWatermark" FROM "{cache.app_id}_0/cdc"."replicationState"'  # noqa: S608
+        found = connection.execute(state).fetchone()
+    return str(found[0]) if found else ""
 
 
 def wait_equal(cache: ZeroCache, expected: dict[str, Rows], timeout: float = 30) -> None:

@@ -12,6 +12,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bson import Timestamp, encode
+from bson.binary import UuidRepresentation
+from bson.codec_options import CodecOptions
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.errors import PyMongoError
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 RawEvent = Mapping[str, object]
 UPDATE_LOOKUP = "updateLookup"
 WHEN_AVAILABLE = "whenAvailable"
+KEY_OPTIONS: CodecOptions[dict[str, object]] = CodecOptions(uuid_representation=UuidRepresentation.STANDARD)
 
 
 def namespaces(collections: Collection[str]) -> dict[str, object]:
@@ -133,7 +136,7 @@ def _is_last(raw: RawEvent) -> bool:
 
 def id_key(collection: str, document_id: object) -> tuple[str, bytes]:
     """Return what tells documents apart; an ``_id`` may be of a type that is not hashable."""
-    return collection, encode({"_id": document_id})
+    return collection, encode({"_id": document_id}, codec_options=KEY_OPTIONS)
 
 
 class MongoFeed:

@@ -8,6 +8,7 @@ from pymongo import MongoClient
 
 from changesource.mapping.spec import IdType
 from changesource.sources.mongodb.errors import translated
+from changesource.sources.mongodb.survey import check_collections
 
 ID_TYPES: dict[str, IdType] = {
     "objectId": "objectId",
@@ -25,11 +26,13 @@ TIMEOUT_MS = 3000
 def id_type(uri: str, database: str, collection: str) -> IdType:
     """Return the one BSON type of the collection's ``_id``, "" where it is empty or has several.
 
-    MongoDB sorts by type first, so the first and the last ``_id`` tell of all. Raises ``SourceUnavailable``.
+    MongoDB sorts by type first, so the first and the last ``_id`` tell of all. Raises ``SourceUnavailable``, and
+    ``CollectionRefused`` for one that cannot be watched.
     """
     found: set[IdType] = set()
     client: MongoClient[dict[str, Any]] = MongoClient(uri, serverSelectionTimeoutMS=TIMEOUT_MS, appname="zerosource")
     with translated(), client:
+        check_collections(client[database].list_collections(filter={"name": collection}), [collection])
         for direction in (1, -1):
             pipeline: list[dict[str, Any]] = [
                 {"$sort": {"_id": direction}},

@@ -1,0 +1,81 @@
+"""Documents of 12 MB, whose events are beyond 16 MB, and replies that are beyond what a message may be."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import string
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from pymongo.database import Database
+
+from tests.conftest import MongoServer
+from tests.harness.app import fill
+from tests.harness.whole import Whole
+
+pytestmark = pytest.mark.django_db(transaction=True)
+LARGE = 12 * 1024 * 1024
+
+
+def text(size: int, seed: int) -> str:
+    """Return a text of so many characters that no two seeds share."""
+    block = "".join(random.Random(seed).choices(string.ascii_letters, k=1024))
+    return (block * (size // 1024 + 1))[:size]
+
+
+@pytest.fixture
+async def whole(mongodb: MongoServer, mongo: Database[Any]) -> AsyncIterator[Whole]:
+    fill(mongo, 5, others=5)
+    made = Whole(mongodb.uri, mongo, snapshot_batch=3)
+    yield made
+    await made.close()
+
+
+@pytest.mark.parametrize("watched", [True, False], ids=["watched", "unwatched"])
+async def test_documents_of_12_mb(whole: Whole, mongo: Database[Any], watched: bool) -> None:
+    """In the snapshot, inserted, updated (the event holds the new text and the whole document) and deleted."""
+    items = mongo["items"]
+    items.insert_one({"_id": "there", "name": text(LARGE, 1)})
+    replica = whole.replica()
+    await replica.sync()
+    await whole.compare(replica)
+
+    def write() -> None:
+        items.insert_one({"_id": "new", "name": text(LARGE, 2)})
+        items.update_one({"_id": "there"}, {"$set": {"name": text(LARGE, 3)}})
+        items.update_one({"_id": "item-1"}, {"$set": {"name": "small"}})
+        items.delete_one({"_id": "new"})
+        items.insert_one({"_id": "last", "name": text(LARGE, 4)})
+
+    if watched:
+        async with whole.watched(), replica.connection() as connection:
+            await whole.settle(connection)
+            await asyncio.to_thread(write)
+            await whole.settle(connection)
+    else:
+        await asyncio.to_thread(write)
+        async with replica.connection() as connection:
+            await whole.settle(connection)
+    assert len(replica.model.rows("item")[("there",)]["name"]) == LARGE
+
+
+async def test_a_reply_beyond_the_message_limit(whole: Whole, mongo: Database[Any], mongodb: MongoServer) -> None:
+    """A hundred documents of 600 KB at once: 60 MB of events, which the server may put into one reply."""
+    replica = whole.replica()
+    await replica.sync()
+
+    def write(seed: int) -> None:
+        for start in range(0, 100, 20):
+            documents = [{"_id": f"{seed}-{n}", "name": text(600_000, seed + n)} for n in range(start, start + 20)]
+            mongo["items"].insert_many(documents)
+
+    await asyncio.to_thread(write, 100)
+    async with replica.connection() as connection:
+        await whole.settle(connection)
+    await asyncio.to_thread(mongo["items"].delete_many, {"_id": {"$regex": "^100-"}})
+    async with whole.watched(), replica.connection() as connection:
+        await whole.settle(connection)
+        await asyncio.to_thread(write, 300)
+        await whole.settle(connection)

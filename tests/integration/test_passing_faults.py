@@ -1,0 +1,219 @@
+"""Faults that pass: the replica goes on, exact, and nobody is reset."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import uuid
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from channels_redis.core import RedisChannelLayer
+from pymongo import MongoClient
+from pymongo.database import Database
+
+from devtools.postgres import Postgres
+from devtools.redis import RedisServer
+from devtools.secantusdb import SecantusDB
+from tests.conftest import DeploymentFactory, MongoServer
+from tests.harness.app import MAPPINGS, expected, fill, last_write
+from tests.harness.failpoints import failing
+from tests.harness.reader import Reader
+from tests.harness.whole import Whole
+
+pytestmark = pytest.mark.django_db(transaction=True)
+CODES = [43, 237, 11601, 6, 89, 91, 189, 10107, 11600, 13435, 262, 0]  # 0 drops the connection
+COMMANDS = ["aggregate", "getMore", "find", "update"]
+
+
+class Own:
+    """A SecantusDB of the test's own."""
+
+    def __init__(self, server: SecantusDB) -> None:
+        self.server = server
+        self.client: MongoClient[dict[str, Any]] = MongoClient(server.uri)
+        self.database = self.client["own"]
+        fill(self.database, 60, others=10)
+        self.whole = Whole(server.uri, self.database, snapshot_batch=20)
+
+    def crash(self) -> None:
+        """Kill it as it is, between two writes, and start it again."""
+        name = f"before-{uuid.uuid4()}"
+        self.database["items"].insert_one({"_id": name, "name": "x"})
+        self.server.kill()
+        self.server.start()
+        self.database["items"].update_one({"_id": name}, {"$set": {"name": "after"}})
+
+
+@pytest.fixture
+async def own(secantusdb: Callable[..., SecantusDB]) -> AsyncIterator[Own]:
+    made = await asyncio.to_thread(lambda: Own(secantusdb()))
+    yield made
+    await made.whole.close()
+    made.client.close()
+
+
+@pytest.mark.parametrize("command", ["getMore", "aggregate"])
+async def test_errors_while_streaming(own: Own, command: str) -> None:
+    """Each code twice, with a watcher and without, on one connection; changes are written meanwhile."""
+    replica = own.whole.replica()
+    await replica.sync()
+    async with replica.connection() as connection:
+        for code in CODES:
+            with failing(own.client, [command], {"times": 2}, code=code):
+                own.database["items"].insert_one({"_id": f"{command}-{code}", "name": "x"})
+                if command == "aggregate":
+                    # So that the stream must be opened anew.
+                    with own.database.client.start_session() as session:
+                        kill_streams(own.database, session)
+                await own.whole.settle(connection)
+    assert replica.model.reset is None
+
+
+def kill_streams(database: Database[Any], session: Any) -> None:
+    """Kill every change stream of the database."""
+    for operation in database.client.admin.aggregate([{"$currentOp": {"idleCursors": True, "allUsers": True}}]):
+        cursor = operation.get("cursor", {}).get("cursorId")
+        if cursor and operation.get("ns", "").startswith(f"{database.name}."):
+            database.command({"killCursors": operation["ns"].partition(".")[2], "cursors": [cursor]}, session=session)
+
+
+async def test_errors_while_the_watcher_streams(own: Own) -> None:
+    replica = own.whole.replica()
+    await replica.sync()
+    async with own.whole.watched(), replica.connection() as connection:
+        await own.whole.settle(connection)
+        for code in (43, 189, 0):
+            with failing(own.client, ["getMore", "aggregate"], {"times": 2}, code=code):
+                own.database["items"].insert_one({"_id": f"watched-{code}", "name": "x"})
+                await own.whole.settle(connection)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+async def test_errors_during_the_snapshot(own: Own, command: str) -> None:
+    """It waits in place: a socket that closes would end zero-cache."""
+    for code in (43, 189, 262, 0):
+        replica = own.whole.replica(app_id=f"snapshot_{code}")
+        with failing(own.client, [command], {"times": 2}, code=code):
+            await replica.sync()
+        await own.whole.compare(replica)
+        assert len(replica.model.commits) == 1
+
+
+@pytest.mark.parametrize("watched", [True, False], ids=["watched", "unwatched"])
+async def test_mongodb_is_killed_and_started_again_while_streaming(own: Own, watched: bool) -> None:
+    replica = own.whole.replica()
+    await replica.sync()
+    watcher = own.whole.watched() if watched else None
+    if watcher:
+        await watcher.__aenter__()
+    async with replica.connection() as connection:
+        await own.whole.settle(connection)
+        for _ in range(2):
+            await asyncio.to_thread(own.crash)
+            await own.whole.settle(connection)
+    if watcher:
+        await watcher.__aexit__(None, None, None)
+
+
+async def test_mongodb_is_killed_and_started_again_during_the_snapshot(own: Own) -> None:
+    replica = own.whole.replica()
+
+    async def on_frame(frame: str) -> None:
+        if '"backfill"' in frame:
+            replica.on_frame = None
+            await asyncio.to_thread(own.crash)
+
+    replica.on_frame = on_frame
+    await replica.sync()
+    await own.whole.compare(replica)
+    async with replica.connection() as connection:
+        await own.whole.settle(connection)
+
+
+async def test_the_channel_layer_is_killed_and_started_again(
+    mongodb: MongoServer, mongo: Database[Any], tmp_path: Path
+) -> None:
+    """Without Redis, changes are read from MongoDB; with it, they come over the layer again."""
+    fill(mongo, 20, others=10)
+    redis = RedisServer(tmp_path / "redis")
+    await asyncio.to_thread(redis.start)
+    layer = RedisChannelLayer(hosts=[redis.url])
+    whole = Whole(mongodb.uri, mongo, layer=layer)
+    replica = whole.replica()
+    try:
+        await replica.sync()
+        async with whole.watched(), replica.connection() as connection:
+            await whole.settle(connection)
+            await connection.until(lambda: connection.session.tallies.sent > 0)
+            await asyncio.to_thread(redis.kill)
+            for _ in range(3):
+                await whole.settle(connection)
+            await asyncio.to_thread(redis.start)
+            sent = connection.session.tallies.sent
+            await connection.until(lambda: connection.session.tallies.sent > sent, 30)
+            await whole.settle(connection)
+    finally:
+        await whole.close()
+        await layer.close_pools()
+        await asyncio.to_thread(redis.kill)
+
+
+async def through_a_server(
+    deployment: DeploymentFactory, mongo: Database[Any], fault: Callable[[Path], Any], **settings: str
+) -> None:
+    """Stream from a real server while ``fault`` holds; it gets the deployment's folder and returns what ends it."""
+    fill(mongo, 10, others=5)
+    place = deployment(**settings)
+    place.configure(mappings=MAPPINGS)
+    server = place.server()
+    reader = Reader(server.stream_url)
+
+    async def arrives(frames: AsyncIterator[str]) -> None:
+        key = await asyncio.to_thread(last_write, mongo, "item")
+        async for frame in frames:
+            if frame.startswith('["commit"') and key in reader.model.rows("item"):
+                return
+
+    await reader.sync()
+    async with reader.connection() as socket:
+        frames = reader.frames(socket)
+        await arrives(frames)
+        end = await asyncio.to_thread(fault, place.directory)
+        for _ in range(3):
+            await arrives(frames)
+        await asyncio.to_thread(end)
+        await arrives(frames)
+    async with reader.connection() as socket:
+        await arrives(reader.frames(socket))
+    assert reader.model.rows("item") == await asyncio.to_thread(expected, mongo, "item")
+    assert reader.model.reset is None
+
+
+async def test_the_database_is_locked(deployment: DeploymentFactory, mongo: Database[Any]) -> None:
+    """Somebody holds SQLite's write lock: connected replicas get their changes."""
+
+    def lock(folder: Path) -> Any:
+        connection = sqlite3.connect(folder / "zerosource.sqlite3", isolation_level=None, check_same_thread=False)
+        connection.execute("BEGIN IMMEDIATE")
+        return connection.close
+
+    await through_a_server(deployment, mongo, lock)
+
+
+async def test_the_database_is_away(deployment: DeploymentFactory, mongo: Database[Any], tmp_path: Path) -> None:
+    """PostgreSQL is stopped: connected replicas get their changes."""
+    own = Postgres(tmp_path / "postgres")
+    await asyncio.to_thread(own.start)
+    try:
+
+        def stop(_: Path) -> Any:
+            own.stop()
+            return own.start
+
+        url = await asyncio.to_thread(own.create_database, "zerosource")
+        await through_a_server(deployment, mongo, stop, DATABASE_URL=url)
+    finally:
+        await asyncio.to_thread(own.stop)

@@ -1,0 +1,149 @@
+"""What cannot be watched is refused, in words: when publishing, by the source's check, and at the start."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+from pymongo import MongoClient
+from pymongo.database import Database
+
+from changesource.exceptions import CollectionRefused, NotReplicaSet, PrivilegeMissing
+from changesource.sources.mongodb.inspect import id_type
+from changesource.sources.mongodb.source import MongoSource
+from devtools.secantusdb import SecantusDB
+from tests.conftest import DeploymentFactory, MongoServer
+from tests.harness.app import MAPPINGS, fill
+from tests.harness.deployment import Deployment
+from tests.harness.whole import BARRIERS
+
+KINDS = {
+    "view": {"viewOn": "items", "pipeline": []},
+    "capped": {"capped": True, "size": 100_000},
+    "time-series": {"timeseries": {"timeField": "at"}},
+}
+each_kind = pytest.mark.parametrize("kind", KINDS)
+
+
+@pytest.fixture
+async def source(mongodb: MongoServer, mongo: Database[Any]) -> AsyncIterator[MongoSource]:
+    fill(mongo, 5, others=5)
+    made = MongoSource(mongodb.uri, mongo.name, BARRIERS)
+    yield made
+    await made.close()
+
+
+def mappings(collection: str, id_type: str = "string") -> dict[str, Any]:
+    """The application's mappings, with one more table."""
+    wider: dict[str, Any] = json.loads(json.dumps(MAPPINGS))
+    wider["tables"]["extra"] = {
+        "collection": collection,
+        "columns": {"id": {"type": "string", "path": "_id"}},
+        "primaryKey": ["id"],
+        **({"idType": id_type} if id_type else {}),
+    }
+    return wider
+
+
+def ends_with(place: Deployment, *words: str) -> str:
+    """Start ``serve``; it must end by itself with an error of one line that has these words. Return the log."""
+    server = place.server(wait=False)
+    assert server.wait(60) not in (0, None)
+    log: str = server.log_text()
+    errors = [line for line in log.splitlines() if line.startswith("CommandError: ")]
+    assert len(errors) == 1, log
+    for word in words:
+        assert word in errors[0], errors[0]
+    assert "Traceback" not in log
+    return log
+
+
+@each_kind
+async def test_the_source_refuses_it(source: MongoSource, mongo: Database[Any], kind: str) -> None:
+    mongo.create_collection("odd", **KINDS[kind])
+    await source.prepare(["items", "rooms", "missing"])
+    with pytest.raises(CollectionRefused, match=rf"ZS314 odd is a {kind}.* Map the collection"):
+        await source.prepare(["items", "odd"])
+
+
+@each_kind
+def test_publishing_refuses_it(mongodb: MongoServer, mongo: Database[Any], kind: str) -> None:
+    fill(mongo, 5, others=5)
+    mongo.create_collection("odd", **KINDS[kind])
+    assert id_type(mongodb.uri, mongo.name, "items") == "string"
+    with pytest.raises(CollectionRefused, match=f"odd is a {kind}"):
+        id_type(mongodb.uri, mongo.name, "odd")
+
+
+def test_importing_refuses_it_and_changes_nothing(deployment: DeploymentFactory, mongo: Database[Any]) -> None:
+    fill(mongo, 5, others=5)
+    mongo.create_collection("odd", **KINDS["view"])
+    place = deployment()
+    path = place.directory / "wrong.json"
+    path.write_text(json.dumps(mappings("odd", id_type="")))
+    with pytest.raises(Exception, match=r"Nothing was changed\. ZS314 odd is a view"):
+        place.manage("importmappings", str(path))
+    assert json.loads(place.manage("exportmappings"))["tables"] == {}
+
+
+@each_kind
+def test_the_start_refuses_it(deployment: DeploymentFactory, mongo: Database[Any], kind: str) -> None:
+    fill(mongo, 5, others=5)
+    mongo.create_collection("odd", **KINDS[kind])
+    place = deployment()
+    place.configure(mappings=mappings("odd"))
+    ends_with(place, "ZS314", f"odd is a {kind}", "Map the collection")
+
+
+def test_the_start_refuses_a_standalone_server(
+    deployment: DeploymentFactory, secantusdb: Callable[..., SecantusDB]
+) -> None:
+    server = secantusdb(options=["--standalone"])
+    place = deployment(MONGODB_URI=server.uri, MONGODB_DATABASE="own")
+    place.configure(mappings=MAPPINGS)
+    ends_with(place, "ZS312", "standalone", "--replSet", "rs.initiate()")
+
+
+async def test_the_source_refuses_a_standalone_server(secantusdb: Callable[..., SecantusDB]) -> None:
+    server = await asyncio.to_thread(lambda: secantusdb(options=["--standalone"]))
+    source = MongoSource(server.uri, "own", BARRIERS)
+    with pytest.raises(NotReplicaSet):
+        await source.prepare(["items"])
+    await source.close()
+
+
+@pytest.fixture
+def reader_uri(secantusdb: Callable[..., SecantusDB]) -> str:
+    """The URI of a server with a user who may only read; its password is in it."""
+    server = secantusdb()
+    with MongoClient(server.uri) as client:
+        fill(client["own"], 5, others=5)
+        client.admin.command("createUser", "viewer", pwd="let-me-see", roles=[{"role": "read", "db": "own"}])
+    server.stop()
+    server.options = ("--auth",)
+    server.start()
+    return server.uri.replace("mongodb://", "mongodb://viewer:let-me-see@") + "&authSource=admin"
+
+
+async def test_a_user_who_may_not_write_is_told_what_to_grant(reader_uri: str) -> None:
+    source = MongoSource(reader_uri, "own", BARRIERS)
+    await source.prepare(["items"])
+    with pytest.raises(PrivilegeMissing, match=r"ZS311 .*grantRolesToUser"):
+        await source.barrier("start")
+    await source.close()
+
+
+def test_the_start_refuses_a_user_who_may_not_write(deployment: DeploymentFactory, reader_uri: str) -> None:
+    place = deployment(MONGODB_URI=reader_uri, MONGODB_DATABASE="own", POST_IMAGES="off")
+    place.configure(mappings=MAPPINGS)
+    log = ends_with(place, "ZS311", "grantRolesToUser", "readWrite")
+    assert "let-me-see" not in log
+
+
+def test_the_start_refuses_a_wrong_password(deployment: DeploymentFactory, reader_uri: str) -> None:
+    place = deployment(MONGODB_URI=reader_uri.replace("let-me-see", "guessed"), MONGODB_DATABASE="own")
+    place.configure(mappings=MAPPINGS)
+    assert "guessed" not in ends_with(place, "ZS311")

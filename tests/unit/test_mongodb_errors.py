@@ -1,0 +1,126 @@
+"""What the driver raises, and what it is for us."""
+
+from __future__ import annotations
+
+import pytest
+from pymongo.errors import (
+    AutoReconnect,
+    ConfigurationError,
+    ConnectionFailure,
+    CursorNotFound,
+    DuplicateKeyError,
+    ExecutionTimeout,
+    InvalidName,
+    NetworkTimeout,
+    NotPrimaryError,
+    OperationFailure,
+    ProtocolError,
+    PyMongoError,
+    ServerSelectionTimeoutError,
+    WaitQueueTimeoutError,
+    WriteConcernError,
+    WTimeoutError,
+)
+
+from changesource.exceptions import (
+    CursorLost,
+    HistoryLost,
+    NotReplicaSet,
+    PrivilegeMissing,
+    ReplyTooLarge,
+    ServerTooOld,
+    SourceRefused,
+    SourceUnavailable,
+    ZerosourceError,
+)
+from changesource.sources.mongodb.errors import PASSING_LABELS, translate, translated
+from changesource.sources.mongodb.survey import check_server
+
+CODES: dict[type[ZerosourceError], list[int]] = {
+    # CappedPositionLost, InvalidResumeToken, ChangeStreamFatalError, ChangeStreamHistoryLost
+    HistoryLost: [136, 260, 280, 286],
+    # CursorNotFound, CursorKilled, Interrupted
+    CursorLost: [43, 237, 11601],
+    # Unauthorized, AuthenticationFailed, AtlasError
+    PrivilegeMissing: [13, 18, 8000],
+    # $changeStream on a standalone server
+    NotReplicaSet: [40573],
+    # BSONObjectTooLarge, an element too large
+    ReplyTooLarge: [10334, 17280],
+    # What names a host, an election, a shutdown, a time-out, a conflict or a routing that changes.
+    SourceUnavailable: [
+        *(6, 7, 50, 63, 64, 89, 91, 112, 133, 134, 150, 189, 202, 234, 262, 317, 384),
+        *(9001, 10058, 10107, 11600, 11602, 13388, 13435, 13436),
+    ],
+    # BadValue, FailedToParse, CommandNotFound, none at all, and one that nobody knows
+    SourceRefused: [2, 9, 59, 0, 123456789],
+}
+CASES = [(code, kind) for kind, codes in CODES.items() for code in codes]
+
+
+@pytest.mark.parametrize(("code", "kind"), CASES)
+def test_a_code(code: int, kind: type[ZerosourceError]) -> None:
+    error = translate(OperationFailure("what MongoDB says, full error: {'secret': 1}", code, {"code": code}))
+    assert type(error) is kind
+    assert error.message == "what MongoDB says"
+
+
+def test_a_failure_without_a_code_is_a_refusal() -> None:
+    assert type(translate(OperationFailure("x"))) is SourceRefused
+
+
+@pytest.mark.parametrize("label", PASSING_LABELS)
+def test_a_label_that_says_try_again(label: str) -> None:
+    failure = OperationFailure("x", 2, {"errorLabels": [label]})
+    assert type(translate(failure)) is SourceUnavailable
+
+
+def test_a_label_does_not_outdo_history_that_is_lost() -> None:
+    failure = OperationFailure("x", 286, {"errorLabels": ["NonResumableChangeStreamError", *PASSING_LABELS]})
+    assert type(translate(failure)) is HistoryLost
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (CursorNotFound("x", 43), CursorLost),
+        (AutoReconnect("x"), SourceUnavailable),
+        (NetworkTimeout("x"), SourceUnavailable),
+        (NotPrimaryError("x"), SourceUnavailable),
+        (ConnectionFailure("x"), SourceUnavailable),
+        (ServerSelectionTimeoutError("x"), SourceUnavailable),
+        (WaitQueueTimeoutError("x"), SourceUnavailable),
+        (ExecutionTimeout("x", 50), SourceUnavailable),
+        (DuplicateKeyError("x", 11000), SourceUnavailable),
+        (WriteConcernError("x", 100), SourceUnavailable),
+        (WTimeoutError("x", 64), SourceUnavailable),
+        (ProtocolError("x"), ReplyTooLarge),
+        (ConfigurationError("x"), SourceRefused),
+        (InvalidName("x"), SourceRefused),
+        (PyMongoError("x"), SourceRefused),
+    ],
+    ids=lambda value: value.__class__.__name__ if isinstance(value, Exception) else "",
+)
+def test_a_class(error: PyMongoError, kind: type[ZerosourceError]) -> None:
+    found = translate(error)
+    assert type(found) is kind
+    assert found.retryable is issubclass(kind, SourceUnavailable)
+
+
+def test_the_cause_is_kept() -> None:
+    cause = OperationFailure("x", 13)
+    with pytest.raises(PrivilegeMissing) as raised, translated():
+        raise cause
+    assert raised.value.__cause__ is cause
+    assert "grantRolesToUser" in raised.value.remedy
+
+
+def test_servers() -> None:
+    check_server({"setName": "rs0", "maxWireVersion": 17})
+    check_server({"msg": "isdbgrid", "maxWireVersion": 25})
+    with pytest.raises(NotReplicaSet, match=r"standalone.*replSet"):
+        check_server({"maxWireVersion": 25})
+    with pytest.raises(ServerTooOld, match=r"older than 6\.0.*Upgrade"):
+        check_server({"setName": "rs0", "maxWireVersion": 13})
+    with pytest.raises(ServerTooOld):
+        check_server({"setName": "rs0"})
