@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import Any
 
 from channels.generic.websocket import AsyncWebsocketConsumer
 
@@ -27,6 +28,19 @@ class ChangeStreamConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # the
 
     session: ReplicaSession | None = None
     task: asyncio.Task[None] | None = None
+
+    async def __call__(self, *args: Any) -> None:
+        """Serve the connection; however it ends (a server that stops cancels this), the session is ended first."""
+        try:
+            await super().__call__(*args)
+        finally:
+            await self.end()
+
+    async def end(self) -> None:
+        """End the session and wait until it has freed what it held."""
+        if self.task is not None:
+            self.task.cancel()
+            await asyncio.gather(self.task, return_exceptions=True)
 
     async def connect(self) -> None:
         """Accept a request that can be served; refuse (HTTP 403) with the reason in the log."""
@@ -63,7 +77,5 @@ class ChangeStreamConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # the
             self.session.ack(watermark)
 
     async def disconnect(self, code: int) -> None:
-        """End the session and wait until it has freed what it held."""
-        if self.task is not None:
-            self.task.cancel()
-            await asyncio.gather(self.task, return_exceptions=True)
+        """End the session."""
+        await self.end()

@@ -198,6 +198,13 @@ class PostImagesMissing(SourceRefused):
     remedy = "Grant collMod on the database to the MongoDB user, or set POST_IMAGES=auto."
 
 
+class ShardedCluster(SourceRefused):
+    """MongoDB is a sharded cluster, where the end of a transaction cannot be told yet."""
+
+    code = "ZS316"
+    remedy = "Point MONGODB_URI at a replica set."
+
+
 class RowRejected(ZerosourceError):
     """A document gives no valid row."""
 

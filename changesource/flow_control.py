@@ -6,6 +6,7 @@ Plain Daphne hands every frame to Twisted at once, so a snapshot for a slow read
 from __future__ import annotations
 
 import asyncio
+import socket
 
 from daphne.server import Server
 from twisted.internet.interfaces import IPushProducer
@@ -38,6 +39,17 @@ class Drain:
         self._room.set()
 
 
+def _keep_alive(transport: object) -> None:
+    """Have the kernel probe an idle peer: gone after about two minutes without an answer."""
+    connection = getattr(transport, "getHandle", lambda: None)()
+    if isinstance(connection, socket.socket):
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if hasattr(socket, "TCP_KEEPIDLE"):
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 15)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4)
+
+
 class FlowControlServer(Server):  # type: ignore[misc]  # the package has no types
     """Daphne whose ``websocket.send`` waits while the reader is slow.
 
@@ -61,6 +73,7 @@ class FlowControlServer(Server):  # type: ignore[misc]  # the package has no typ
             if transport is not None and not details.get("disconnected"):
                 # The HTTP side registered itself before the connection became a WebSocket.
                 transport.unregisterProducer()
+                _keep_alive(transport)
                 transport.registerProducer(drain, True)
         found: Drain = drain
         return found

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from bson import json_util
+from bson.binary import UuidRepresentation
 
 from changesource.exceptions import RowRejected, UnknownPublication
 from changesource.mapping.fingerprint import replica_fingerprint, table_fingerprint
@@ -19,6 +20,7 @@ MAX_ROW_BYTES = 32 * 1024 * 1024
 
 
 MAX_ID_LENGTH = 500
+SHOWN = json_util.RELAXED_JSON_OPTIONS.with_options(uuid_representation=UuidRepresentation.STANDARD)
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ def ignore_fault(fault: RowFault) -> None:
 
 
 def _shown_id(document: Mapping[str, object]) -> str:
-    return json_util.dumps(document.get("_id"))[:MAX_ID_LENGTH]
+    return json_util.dumps(document.get("_id"), json_options=SHOWN)[:MAX_ID_LENGTH]
 
 
 class MappedTable:

@@ -12,6 +12,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import TypeAlias, TypeVar, cast
 
+from bson.binary import Binary
 from bson.datetime_ms import DatetimeMS
 from bson.decimal128 import Decimal128
 from bson.int64 import Int64
@@ -20,7 +21,7 @@ from bson.objectid import ObjectId
 from changesource.mapping.comparison import milliseconds
 from changesource.mapping.paths import is_unicode
 from changesource.mapping.spec import ColumnType, IdType
-from changesource.mapping.values import MAX_SAFE_INTEGER, REPLACEMENT, float_text, iso_text, type_name
+from changesource.mapping.values import MAX_SAFE_INTEGER, REPLACEMENT, float_text, iso_text, type_name, uuid_of
 
 T = TypeVar("T")
 Key: TypeAlias = str | int | float
@@ -109,6 +110,13 @@ def _safe(number: int) -> int:
     raise ValueError("_id is beyond 2^53 - 1, which a number column cannot hold exactly; use a string column")
 
 
+def _binary_uuid(value: Binary) -> str:
+    found = uuid_of(value)
+    if found is None:
+        raise ValueError("_id is a binary value that is no UUID")
+    return str(found)
+
+
 def _on(kind: type[T], id_type: IdType, image: Callable[[T], Key]) -> tuple[type, tuple[IdType, Image]]:
     # The cast is sound, since compile_key hands over values of exactly this type.
     return kind, (id_type, cast("Image", image))
@@ -120,6 +128,7 @@ _IMAGES: dict[ColumnType, dict[type, tuple[IdType, Image]]] = {
             _on(ObjectId, "objectId", str),
             _on(str, "string", _exact_text),
             _on(uuid.UUID, "uuid", str),
+            _on(Binary, "uuid", _binary_uuid),
             _on(int, "number", _number_text),
             _on(Int64, "number", _number_text),
             _on(float, "number", _number_text),

@@ -37,7 +37,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import TypeAlias, TypeVar, cast
 
-from bson.binary import Binary
+from bson.binary import UUID_SUBTYPE, Binary
 from bson.code import Code
 from bson.datetime_ms import DatetimeMS
 from bson.dbref import DBRef
@@ -59,6 +59,7 @@ Converter: TypeAlias = Callable[[object, Counter[str]], Json]
 
 MAX_SAFE_INTEGER = 2**53 - 1
 MAX_DEPTH = 200
+UUID_BYTES = 16
 REPLACEMENT = "\ufffd"
 
 _SURROGATES = re.compile("[\ud800-\udfff]")
@@ -148,6 +149,16 @@ def _uuid_text(value: uuid.UUID, counts: Counter[str]) -> str:
 
 def _base64(value: bytes, counts: Counter[str]) -> str:
     return base64.b64encode(value).decode("ascii")
+
+
+def uuid_of(value: Binary) -> uuid.UUID | None:
+    """The UUID that a binary value is, None where it is something else: a subtype 4 may have any length."""
+    return uuid.UUID(bytes=bytes(value)) if value.subtype == UUID_SUBTYPE and len(value) == UUID_BYTES else None
+
+
+def _binary_text(value: Binary, counts: Counter[str]) -> str:
+    found = uuid_of(value)
+    return _base64(value, counts) if found is None else str(found)
 
 
 def _decimal_text(value: Decimal128, counts: Counter[str]) -> str | None:
@@ -264,7 +275,7 @@ _TEXTS = (
     _on(uuid.UUID, _uuid_text),
     _on(Decimal128, _decimal_text),
     _on(bytes, _base64),
-    _on(Binary, _base64),
+    _on(Binary, _binary_text),
 )
 _JSON_SCALARS = Converters(
     "json",

@@ -12,14 +12,14 @@ from collections.abc import Callable
 from typing import ParamSpec
 
 from channels.db import database_sync_to_async
-from django.db import DatabaseError
+from django.db import Error as DatabaseFailure
 
 from changesource.mapping.compiled import RowFault
 from changesource.store import row_errors
 
 logger = logging.getLogger(__name__)
 INTERVAL = 1.0
-MAX_FAULTS = 1000
+MAX_FAULTS = 200
 P = ParamSpec("P")
 
 
@@ -27,14 +27,14 @@ async def write(action: Callable[P, None], *args: P.args, **kwargs: P.kwargs) ->
     """Do ``action`` on the database in a thread; False, and a warning, where the database refuses."""
     try:
         await database_sync_to_async(action)(*args, **kwargs)
-    except DatabaseError as error:
+    except DatabaseFailure as error:
         logger.warning("database write failed", extra={"what": action.__name__, "error": repr(error)})
         return False
     return True
 
 
 class FaultLog:
-    """Collects row faults and writes them once a second; beyond 1,000 different ones a second they are counted."""
+    """Collects row faults and writes them once a second; beyond 200 different ones a second they are counted."""
 
     def __init__(self) -> None:
         """Start empty."""

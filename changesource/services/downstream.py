@@ -72,8 +72,9 @@ class Downstream:
     async def commit(self) -> None:
         """Commit the open transaction."""
         if self._open is not None:
-            await self._send(messages.commit(self._open))
+            # First: what is awaited may be cancelled, and a commit that was sent cannot be rolled back.
             self.committed, self._open = self._open, None
+            await self._send(messages.commit(self.committed))
             # Cluster times count whole seconds.
             self.lag = max(0, int(time()) - (self.committed.cluster_time >> 32))
             self.commits += 1

@@ -6,7 +6,9 @@ logged, never raised.
 
 from __future__ import annotations
 
+import json
 import logging
+from hashlib import blake2b
 from typing import Protocol
 
 from channels.exceptions import ChannelFull
@@ -15,9 +17,17 @@ from redis.exceptions import RedisError
 from changesource.stream.batches import Batch, encode
 
 logger = logging.getLogger(__name__)
-GROUP = "zerosource.changes"
 MESSAGE_TYPE = "changes.batch"
-LAYER_ERRORS = (OSError, TimeoutError, RedisError, ChannelFull)
+# The last two: what a layer raises for a message that it cannot pack or unpack.
+LAYER_ERRORS = (OSError, TimeoutError, RedisError, ChannelFull, ValueError, TypeError)
+
+
+def group_of(*identity: str) -> str:
+    """Return the name of the group of one deployment, by all that tells which changes are meant.
+
+    Two deployments may share one Redis, and the cluster times of two MongoDBs look alike.
+    """
+    return f"zerosource.{blake2b(json.dumps(identity).encode(), digest_size=12).hexdigest()}"
 
 
 class Layer(Protocol):
@@ -42,16 +52,17 @@ class Layer(Protocol):
 class Publisher:
     """Publishes batches; ``failed`` counts those that the layer refused."""
 
-    def __init__(self, layer: Layer) -> None:
-        """``layer`` is the channel layer."""
+    def __init__(self, layer: Layer, group: str = "zerosource") -> None:
+        """``layer`` is the channel layer; ``group`` is the deployment's, see ``group_of``."""
         self._layer = layer
+        self._group = group
         self.published = 0
         self.failed = 0
 
     async def publish(self, batch: Batch) -> None:
         """Send ``batch`` to all server processes, as one opaque payload."""
         try:
-            await self._layer.group_send(GROUP, {"type": MESSAGE_TYPE, "payload": encode(batch)})
+            await self._layer.group_send(self._group, {"type": MESSAGE_TYPE, "payload": encode(batch)})
         except LAYER_ERRORS as error:
             self.failed += 1
             logger.warning("channel layer refused a batch", extra={"error": repr(error), "failed": self.failed})

@@ -9,7 +9,7 @@ from time import monotonic
 
 from channels.db import database_sync_to_async
 from channels.layers import get_channel_layer
-from django.db import DatabaseError
+from django.db import Error as DatabaseFailure
 
 from changesource.conf import Settings, settings
 from changesource.exceptions import (
@@ -25,17 +25,18 @@ from changesource.protocol.request import StreamRequest
 from changesource.services.bookkeeping import FaultLog, write
 from changesource.services.configuration import acurrent
 from changesource.services.downstream import Send
-from changesource.services.publisher import Publisher
+from changesource.services.publisher import Publisher, group_of
 from changesource.services.session import Limits, ReplicaSession
 from changesource.services.subscriber import Subscriber
 from changesource.services.watcher import Revision, Watcher
-from changesource.sources.mongodb.source import MongoSource
+from changesource.sources.mongodb.source import MongoSource, servers_of
 from changesource.store import watermarks
 from changesource.stream.grouping import Bounds
 
 logger = logging.getLogger(__name__)
 WATCHER_NOTES_SECONDS = 1.0
 MAX_AGE = 0.5
+DATABASE_SECONDS = 2.0
 PREPARE_SECONDS = 60.0
 
 
@@ -60,8 +61,9 @@ class Runtime:
             snapshot_batch=chosen.snapshot_batch_rows,
             post_images=chosen.post_images,
         )
-        self.subscriber = Subscriber(layer)
-        self.publisher = Publisher(layer)
+        group = group_of(*servers_of(mongodb_uri(chosen)), chosen.mongodb_database, chosen.barrier_collection)
+        self.subscriber = Subscriber(layer, group)
+        self.publisher = Publisher(layer, group)
         self.faults = FaultLog()
         self.limits = Limits(
             Bounds(chosen.group_max_rows, chosen.group_max_bytes, chosen.group_max_age_ms / 1000),
@@ -70,6 +72,7 @@ class Runtime:
         self._revision: Revision | None = None
         self._asked = -MAX_AGE
         self._prepared = -PREPARE_SECONDS
+        self._preparing: asyncio.Task[None] | None = None
         self._resyncs: tuple[float, frozenset[tuple[str, int]]] = (-MAX_AGE, frozenset())
 
     async def revision(self) -> Revision:
@@ -81,8 +84,10 @@ class Runtime:
             return self._revision
         self._asked = monotonic()
         try:
-            published = await acurrent()
-        except DatabaseError as error:
+            # Once mappings are known, a database that hangs holds up nobody.
+            async with asyncio.timeout(None if self._revision is None else DATABASE_SECONDS):
+                published = await acurrent()
+        except (DatabaseFailure, TimeoutError) as error:
             if self._revision is None:
                 raise ConfigurationUnavailable(f"The database did not answer: {error}") from error
             logger.warning("database read failed, keeping the mappings", extra={"error": repr(error)})
@@ -101,7 +106,8 @@ class Runtime:
         """Return a session for a connection; raises as ``revision`` does, and ``UnknownPublication``."""
         revision = await self.revision()
         fingerprint = revision.mapping.published(request.publications).fingerprint
-        await self._prepare(revision)
+        # Not awaited: a handshake has little time, and MongoDB may be slow or away.
+        self._preparing = asyncio.create_task(self._prepare(revision), name="prepare")
         first = True
 
         async def may_go_on() -> None:
@@ -134,7 +140,7 @@ class Runtime:
             self._resyncs = (monotonic(), known)
             try:
                 known = await database_sync_to_async(watermarks.resyncs_wanted)()
-            except DatabaseError as error:
+            except DatabaseFailure as error:
                 logger.warning("database read failed", extra={"error": repr(error)})
             self._resyncs = (monotonic(), known)
         return known

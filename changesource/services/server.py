@@ -11,6 +11,8 @@ from changesource.flow_control import FlowControlServer
 from changesource.services.runtime import runtime
 
 logger = logging.getLogger(__name__)
+NEVER = 10**9
+HANDSHAKE_SECONDS = 20
 
 
 class ServingFailed(Exception):
@@ -27,6 +29,10 @@ def serve(chosen: Settings, host: str, *, watch: bool, ready: Callable[[], None]
         application,
         endpoints=[f"tcp:port={chosen.port}:interface={host}"],
         websocket_timeout=-1,  # a replica stays for as long as it likes
+        # No pings of ours: one waits behind the data that a slow reader has not taken, and so would its answer.
+        # zero-cache pings, and TCP keepalive finds a peer that is gone.
+        ping_interval=NEVER,
+        websocket_handshake_timeout=HANDSHAKE_SECONDS,
         websocket_max_message_size=chosen.max_frame_bytes,
         websocket_max_frame_size=chosen.max_frame_bytes,
         server_name="zerosource",
@@ -70,10 +76,12 @@ class _Background:
         """End the watcher before the reactor ends; Twisted waits for what this returns."""
         from twisted.internet import defer  # noqa: PLC0415 - see serve
 
-        if self._task is None or self._task.done():
-            return None
-        self._task.cancel()
-        return defer.Deferred.fromFuture(asyncio.gather(self._task, return_exceptions=True))
+        return defer.Deferred.fromFuture(asyncio.ensure_future(self._stop()))
+
+    async def _stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
 
 
 async def runtime_watch() -> None:

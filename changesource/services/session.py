@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from time import monotonic
 
 from channels.db import database_sync_to_async
-from django.db import DatabaseError
+from django.db import Error as DatabaseFailure
 
 from changesource.backoff import Backoff
 from changesource.exceptions import (
@@ -198,7 +198,7 @@ class ReplicaSession:
     async def _known_sync(self) -> watermarks.SyncPoint | None:
         try:
             found = await database_sync_to_async(watermarks.sync_point)(self.request.app_id, self.request.shard_num)
-        except DatabaseError as error:
+        except DatabaseFailure as error:
             logger.warning("database read failed", extra={"error": repr(error)})
             return None
         return found if found is None or isinstance(found, watermarks.SyncPoint) else None

@@ -12,7 +12,7 @@ from contextlib import suppress
 
 from changesource.backoff import Backoff
 from changesource.services.mailbox import Mailbox
-from changesource.services.publisher import GROUP, LAYER_ERRORS, Layer
+from changesource.services.publisher import LAYER_ERRORS, Layer
 from changesource.stream.batches import decode
 
 logger = logging.getLogger(__name__)
@@ -22,9 +22,10 @@ REJOIN_SECONDS = 60.0
 class Subscriber:
     """This process's membership in the group of all that hear batches."""
 
-    def __init__(self, layer: Layer) -> None:
-        """``layer`` is the channel layer."""
+    def __init__(self, layer: Layer, group: str = "zerosource") -> None:
+        """``layer`` is the channel layer; ``group`` is the deployment's, see ``publisher.group_of``."""
         self._layer = layer
+        self._group = group
         self._mailboxes: set[Mailbox] = set()
         self._task: asyncio.Task[None] | None = None
         self.received = 0
@@ -70,12 +71,12 @@ class Subscriber:
             if receiving is not None:
                 receiving.cancel()
             with suppress(*LAYER_ERRORS):
-                await self._layer.group_discard(GROUP, channel)
+                await self._layer.group_discard(self._group, channel)
 
     async def _renew(self, channel: str) -> None:
         """Join again and again: a membership expires silently, in every layer."""
         while True:
-            await self._layer.group_add(GROUP, channel)
+            await self._layer.group_add(self._group, channel)
             await asyncio.sleep(REJOIN_SECONDS)
 
     def _deliver(self, message: dict[str, object]) -> None:

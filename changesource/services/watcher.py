@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from time import monotonic
 
 from changesource.backoff import Backoff
-from changesource.exceptions import ResetRequired, SourceRefused, ZerosourceError
+from changesource.exceptions import CollectionRefused, ResetRequired, ZerosourceError
 from changesource.mapping.compiled import CompiledMapping, Report
 from changesource.services.publisher import Publisher
 from changesource.services.replay import batches
@@ -21,6 +22,7 @@ from changesource.stream.transform import Transform
 logger = logging.getLogger(__name__)
 HEARTBEAT = "heartbeat"
 IDLE_MS = 500
+REVISION_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -72,17 +74,23 @@ class Watcher:
             except ZerosourceError as error:
                 logger.warning("watcher retries", extra={"error": str(error), "tries": self._backoff.tries})
                 await self._backoff.wait()
+            except Exception:
+                logger.exception("watcher failed, and tries again", extra={"tries": self._backoff.tries})
+                await self._backoff.wait()
 
     async def _watch(self) -> None:
         """Publish until the revision changes."""
         revision = await self._revision()
-        await self._source.prepare(revision.mapping.by_collection)
+        await self._prepare(revision)
         if not self.position:
             self.position = await self._source.barrier("watcher")
+            # What was before it, replicas read themselves, and at once: nothing else would tell them.
+            announcement = Batch(self.position, self.position, revision.mapping.fingerprints, pull=True)
+            await self._publisher.publish(announcement)
         self._too_large = False
         self._last_barrier = monotonic()
         logger.info("watching", extra={"revision": revision.number, "position": self.position})
-        checked = monotonic()
+        checked, asking = monotonic(), None
         transform = Transform(revision.mapping, self._report)
         stream = batches(
             self._source,
@@ -101,19 +109,23 @@ class Watcher:
                 if now - self._last_barrier >= self._keepalive:
                     self._last_barrier = now
                     await self._source.mark(HEARTBEAT)
-                    await self._prepare_again(revision)
-                if now - checked >= 1.0:
-                    checked = now
-                    if (await self._revision()).number != revision.number:
+                    await self._prepare(revision)
+                if now - checked >= REVISION_SECONDS and asking is None:
+                    # Beside the stream, which must not wait for the database.
+                    checked, asking = now, asyncio.ensure_future(self._revision())
+                if asking is not None and asking.done():
+                    newest, asking = asking.result(), None
+                    if newest.number != revision.number:
                         # Another set of collections: a position in it must be one of its own, so a new barrier.
                         self.position = 0
                         return
 
-    async def _prepare_again(self, revision: Revision) -> None:
-        """A collection that was made anew lacks what was switched on in the one before."""
+    async def _prepare(self, revision: Revision) -> None:
+        """Again and again, since a collection that was made anew lacks what was switched on in the one before."""
         try:
             await self._source.prepare(revision.mapping.by_collection)
-        except SourceRefused as error:
+        except CollectionRefused as error:
+            # The other tables are served.
             logger.warning("a collection cannot be watched", extra={"error": str(error)})
 
     async def _publish(self, batch: Batch) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 
+from django.db import transaction
 from django.db.models import F
 from django.utils import timezone
 
@@ -14,6 +16,11 @@ from changesource.models import RowError
 def record(faults: Mapping[RowFault, int]) -> None:
     """Add ``faults``, each with how often it was seen, to what is listed."""
     now = timezone.now()
+    with transaction.atomic():
+        _record(faults, now)
+
+
+def _record(faults: Mapping[RowFault, int], now: datetime) -> None:
     for fault, count in faults.items():
         row, made = RowError.objects.get_or_create(
             table=fault.table,

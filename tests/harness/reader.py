@@ -40,9 +40,11 @@ class Reader:
             query += [("lastWatermark", self.last_watermark), ("replicaVersion", self.replica_version)]
         separator = "&" if "?" in self.stream_url else "?"
         url = f"{self.stream_url}{separator}{urlencode(query)}"
-        # Small buffers, so that a reader that pauses is felt by the server soon.
+        # Small buffers, so that a reader that pauses is felt by the server soon; who leaves does not read to the end.
         try:
-            async with connect(url, max_size=None, max_queue=4, compression=None, ping_interval=None) as socket:
+            async with connect(
+                url, max_size=None, max_queue=4, compression=None, ping_interval=None, close_timeout=1
+            ) as socket:
                 yield socket
         finally:
             self.model.disconnect()

@@ -29,6 +29,7 @@ from changesource.exceptions import (
     PrivilegeMissing,
     ReplyTooLarge,
     ServerTooOld,
+    ShardedCluster,
     SourceRefused,
     SourceUnavailable,
     ZerosourceError,
@@ -39,8 +40,8 @@ from changesource.sources.mongodb.survey import check_server
 CODES: dict[type[ZerosourceError], list[int]] = {
     # CappedPositionLost, InvalidResumeToken, ChangeStreamFatalError, ChangeStreamHistoryLost
     HistoryLost: [136, 260, 280, 286],
-    # CursorNotFound, CursorKilled, Interrupted
-    CursorLost: [43, 237, 11601],
+    # CursorNotFound, QueryPlanKilled, CursorKilled, Interrupted
+    CursorLost: [43, 175, 237, 11601],
     # Unauthorized, AuthenticationFailed, AtlasError
     PrivilegeMissing: [13, 18, 8000],
     # $changeStream on a standalone server
@@ -49,7 +50,7 @@ CODES: dict[type[ZerosourceError], list[int]] = {
     ReplyTooLarge: [10334, 17280],
     # What names a host, an election, a shutdown, a time-out, a conflict or a routing that changes.
     SourceUnavailable: [
-        *(6, 7, 50, 63, 64, 89, 91, 112, 133, 134, 150, 189, 202, 234, 262, 317, 384),
+        *(6, 7, 24, 50, 63, 64, 89, 91, 112, 133, 134, 150, 189, 202, 211, 234, 246, 262, 317, 365, 384, 462),
         *(9001, 10058, 10107, 11600, 11602, 13388, 13435, 13436),
     ],
     # BadValue, FailedToParse, CommandNotFound, none at all, and one that nobody knows
@@ -117,7 +118,8 @@ def test_the_cause_is_kept() -> None:
 
 def test_servers() -> None:
     check_server({"setName": "rs0", "maxWireVersion": 17})
-    check_server({"msg": "isdbgrid", "maxWireVersion": 25})
+    with pytest.raises(ShardedCluster, match=r"sharded.*replica set"):
+        check_server({"msg": "isdbgrid", "maxWireVersion": 25})
     with pytest.raises(NotReplicaSet, match=r"standalone.*replSet"):
         check_server({"maxWireVersion": 25})
     with pytest.raises(ServerTooOld, match=r"older than 6\.0.*Upgrade"):

@@ -5,6 +5,7 @@ Codes are those of MongoDB's error_codes.yml.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -31,12 +32,12 @@ from changesource.exceptions import (
 )
 
 HISTORY_LOST = {136, 260, 280, 286}  # CappedPositionLost, InvalidResumeToken, ChangeStreamFatalError, ...HistoryLost
-CURSOR_LOST = {43, 237, 11601}  # CursorNotFound, CursorKilled, Interrupted
+CURSOR_LOST = {43, 175, 237, 11601}  # CursorNotFound, QueryPlanKilled (a drop or rename), CursorKilled, Interrupted
 PRIVILEGE = {13, 18, 8000}  # Unauthorized, AuthenticationFailed, AtlasError
 STANDALONE = {40573}  # $changeStream is only supported on replica sets
 TOO_LARGE = {10334, 17280}  # BSONObjectTooLarge
 PASSING = {
-    *(6, 7, 50, 63, 64, 89, 91, 112, 133, 134, 150, 189, 202, 234, 262, 317, 384),
+    *(6, 7, 24, 50, 63, 64, 89, 91, 112, 133, 134, 150, 189, 202, 211, 234, 246, 262, 317, 365, 384, 462),
     *(9001, 10058, 10107, 11600, 11602, 13388, 13435, 13436),
 }
 PASSING_LABELS = ("RetryableWriteError", "ResumableChangeStreamError", "TransientTransactionError")
@@ -80,8 +81,24 @@ def _of_code(error: OperationFailure, words: str) -> ZerosourceError:
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Raise our errors for the driver's within the block."""
+    """Raise our errors for the driver's within the block, and a cancellation that the driver forgot."""
     try:
         yield
     except PyMongoError as error:
+        _remember_cancellation()
         raise translate(error) from error
+    _remember_cancellation()
+
+
+def _remember_cancellation() -> None:
+    """Raise ``CancelledError`` where the running task was told to end.
+
+    The driver sends by ``asyncio.wait_for``, which before Python 3.12 returns as if nothing were where a cancellation
+    meets its end (https://github.com/python/cpython/issues/86296). A loop would then go on for good.
+    """
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:
+        return  # no event loop: the driver's synchronous side
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError

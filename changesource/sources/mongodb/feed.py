@@ -6,10 +6,12 @@ proof that a MongoDB transaction has ended.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import asyncio
+from collections import deque
+from collections.abc import Collection, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from bson import Timestamp, encode
 from bson.binary import UuidRepresentation
@@ -24,10 +26,28 @@ from changesource.stream.events import Event, read_event, to_cluster_time, to_ti
 if TYPE_CHECKING:
     from changesource.sources.mongodb.source import MongoSource
 
+T = TypeVar("T")
+OPENING_SECONDS = 5.0
 RawEvent = Mapping[str, object]
 UPDATE_LOOKUP = "updateLookup"
 WHEN_AVAILABLE = "whenAvailable"
+LOOKUPS = 16
 KEY_OPTIONS: CodecOptions[dict[str, object]] = CodecOptions(uuid_representation=UuidRepresentation.STANDARD)
+
+
+async def to_its_end(opening: Coroutine[object, object, T]) -> T:
+    """Await what opens a cursor; where that is cancelled, only once the server has answered (or does not).
+
+    Else nobody would know of the cursor, and the server would keep it for ten minutes.
+    """
+    task = asyncio.ensure_future(opening)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task], timeout=OPENING_SECONDS)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        raise
 
 
 def namespaces(collections: Collection[str]) -> dict[str, object]:
@@ -55,16 +75,21 @@ class ChangeCursor:
         self._session: AsyncClientSession | None = None
         self._id = 0
         self._namespace = ""
+        self.full_document = UPDATE_LOOKUP
 
     async def open(self, start: Mapping[str, object]) -> None:
         """Open it; ``start`` is ``startAtOperationTime`` or ``startAfter``, or empty for now."""
-        stage = {"$changeStream": {"fullDocument": self._source.full_document, **start}}
+        self.full_document = self._source.full_document
+        stage = {"$changeStream": {"fullDocument": self.full_document, **start}}
         pipeline = [stage, self._match]
         if await self._source.splits_large_events():
             pipeline.append({"$changeStreamSplitLargeEvent": {}})
+        if self._session is None:
+            self._session = self._source.client.start_session(causal_consistency=False)
+        await to_its_end(self._aggregate(pipeline))
+
+    async def _aggregate(self, pipeline: Sequence[object]) -> None:
         with translated():
-            if self._session is None:
-                self._session = self._source.client.start_session(causal_consistency=False)
             reply = await self._source.database.command(
                 {
                     "aggregate": 1,
@@ -134,6 +159,10 @@ def _is_last(raw: RawEvent) -> bool:
     return fragment == of
 
 
+def _lacks_document(event: Event) -> bool:
+    return event.document is None and event.kind in ("update", "replace")
+
+
 def id_key(collection: str, document_id: object) -> tuple[str, bytes]:
     """Return what tells documents apart; an ``_id`` may be of a type that is not hashable."""
     return collection, encode({"_id": document_id}, codec_options=KEY_OPTIONS)
@@ -154,6 +183,7 @@ class MongoFeed:
         self._proved = False
         self._token: object = None
         self._fragments: dict[str, object] = {}
+        self._held: deque[Event] = deque()
 
     async def open(self) -> None:
         """Open the change stream at the position."""
@@ -161,6 +191,8 @@ class MongoFeed:
 
     async def poll(self, wait_ms: int) -> Sequence[Event] | None:
         """See ``ChangeFeed.poll``."""
+        if self._held:
+            return await self._looked_up()
         if not self._cursor.live:
             # An invalidate (the database was dropped) ends the cursor; its token is where to go on.
             if self._token is None:
@@ -185,7 +217,10 @@ class MongoFeed:
             return None if self._cursor.live else ()
         read = (read_event(raw, self._source.barrier_collection) for raw in whole)
         events = [event for event in read if event is not None and event.cluster_time > self._after]
-        return await self._looked_up(events) if self._source.full_document == WHEN_AVAILABLE else events
+        if self._cursor.full_document == WHEN_AVAILABLE and any(map(_lacks_document, events)):
+            self._held.extend(events)
+            return await self._looked_up()
+        return events
 
     def _whole(self, batch: Sequence[RawEvent]) -> Sequence[RawEvent]:
         """Return the events of ``batch``, with those that the server split (over 16 MB) put together.
@@ -202,18 +237,20 @@ class MongoFeed:
                 self._fragments = {}
         return found
 
-    async def _looked_up(self, events: list[Event]) -> list[Event]:
-        """Fill in the documents of updates that came without a post-image: MongoDB kept none, or no longer.
+    async def _looked_up(self) -> list[Event]:
+        """Give on some of what is held back, with the documents of updates that came without a post-image.
 
-        A document that is gone stays None, and so deletes its row.
+        MongoDB kept none, or no longer. A document that is gone stays None, and so deletes its row. Few at a time,
+        since the documents, unlike the events, have no common bound.
         """
-        missing = [event for event in events if event.kind in ("update", "replace") and event.document is None]
+        events = [self._held.popleft() for _ in range(min(LOOKUPS, len(self._held)))]
+        missing = [event for event in events if _lacks_document(event)]
         if not missing:
             return events
         found = await self._source.lookup(missing)
         return [
             replace(event, document=found.get(id_key(event.collection, event.document_id)))
-            if event.kind in ("update", "replace") and event.document is None
+            if _lacks_document(event)
             else event
             for event in events
         ]

@@ -6,12 +6,13 @@ import logging
 from collections.abc import AsyncGenerator, Collection, Sequence
 from time import monotonic
 from typing import Any
+from urllib.parse import urlsplit
 
-from bson import ObjectId
+from bson import ObjectId, decode_all
 from bson.binary import UuidRepresentation
 from bson.codec_options import CodecOptions, DatetimeConversion
 from pymongo import AsyncMongoClient
-from pymongo.asynchronous.cursor import AsyncCursor
+from pymongo.asynchronous.cursor import AsyncRawBatchCursor
 from pymongo.read_concern import ReadConcern
 from pymongo.uri_parser import parse_uri
 from pymongo.write_concern import WriteConcern
@@ -20,7 +21,7 @@ from changesource.backoff import Backoff
 from changesource.exceptions import SourceUnavailable
 from changesource.sources.base import Document
 from changesource.sources.mongodb.errors import translated
-from changesource.sources.mongodb.feed import UPDATE_LOOKUP, WHEN_AVAILABLE, ChangeCursor, MongoFeed, id_key
+from changesource.sources.mongodb.feed import UPDATE_LOOKUP, WHEN_AVAILABLE, ChangeCursor, MongoFeed, id_key, to_its_end
 from changesource.sources.mongodb.survey import SPLITTING_WIRE_VERSION, PostImages, check_server, switch_images_on
 from changesource.stream.events import Event, read_event, to_timestamp
 
@@ -29,7 +30,8 @@ logger = logging.getLogger(__name__)
 # Lenient on purpose: a document that another client wrote must never stop the stream by its encoding.
 CODEC_OPTIONS: CodecOptions[dict[str, Any]] = CodecOptions(
     tz_aware=True,
-    uuid_representation=UuidRepresentation.STANDARD,
+    # A binary of subtype 4 may have any length: to take it for a UUID is left to the mapping, which cannot fail.
+    uuid_representation=UuidRepresentation.UNSPECIFIED,
     unicode_decode_error_handler="replace",
     datetime_conversion=DatetimeConversion.DATETIME_AUTO,
 )
@@ -44,6 +46,21 @@ def connect(uri: str) -> AsyncMongoClient[dict[str, Any]]:
     given = {name.lower() for name in parse_uri(uri)["options"]}
     defaults: dict[str, Any] = {name: value for name, value in CLIENT_DEFAULTS.items() if name.lower() not in given}
     return AsyncMongoClient(uri, appname="zerosource", **defaults)
+
+
+def servers_of(uri: str) -> list[str]:
+    """Return the servers that a URI names, sorted, as they stand there."""
+    return sorted(urlsplit(uri).netloc.rpartition("@")[2].lower().split(","))
+
+
+async def _next(cursor: AsyncRawBatchCursor[dict[str, Any]]) -> Sequence[Document]:
+    """Return the documents of the next reply; none at the end."""
+    with translated():
+        reply: Any  # bytes, whatever the driver's annotations say
+        async for reply in cursor:
+            if documents := decode_all(reply, CODEC_OPTIONS):
+                return list(documents)
+    return ()
 
 
 class MongoSource:
@@ -120,9 +137,12 @@ class MongoSource:
             try:
                 async with self.client.start_session(causal_consistency=True) as session:
                     session.advance_operation_time(to_timestamp(not_before))
-                    cursor = source.find(after, sort=[("_id", 1)], batch_size=self._snapshot_batch, session=session)
+                    # One reply at a time, which MongoDB bounds to 16 MB, whatever the batch size.
+                    cursor = source.find_raw_batches(
+                        after, sort=[("_id", 1)], batch_size=self._snapshot_batch, session=session
+                    )
                     async with cursor:
-                        while batch := await self._next(cursor):
+                        while batch := await to_its_end(_next(cursor)):
                             yield batch
                             backoff.reset()
                             # $expr, since a plain $gt stays within one BSON type.
@@ -132,10 +152,6 @@ class MongoSource:
                 extra = {"collection": collection, "error": str(error), "tries": backoff.tries}
                 logger.warning("copying goes on after a fault", extra=extra)
                 await backoff.wait()
-
-    async def _next(self, cursor: AsyncCursor[dict[str, Any]]) -> Sequence[Document]:
-        with translated():
-            return await cursor.to_list(self._snapshot_batch)
 
     async def prepare(self, collections: Collection[str]) -> None:
         """Check server and collections, and have MongoDB keep post-images where the setting wishes it.

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import OperationFailure
 
-from changesource.exceptions import CollectionRefused, NotReplicaSet, PostImagesMissing, ServerTooOld
+from changesource.exceptions import CollectionRefused, NotReplicaSet, PostImagesMissing, ServerTooOld, ShardedCluster
 from changesource.sources.mongodb.errors import translate, translated
 
 logger = logging.getLogger(__name__)
@@ -21,7 +21,9 @@ NAMESPACE_NOT_FOUND = 26
 
 def check_server(hello: Mapping[str, Any]) -> None:
     """Refuse a server without change streams, by its answer to ``hello``."""
-    if "setName" not in hello and hello.get("msg") != "isdbgrid":
+    if hello.get("msg") == "isdbgrid":
+        raise ShardedCluster()
+    if "setName" not in hello:
         raise NotReplicaSet()
     if hello.get("maxWireVersion", 0) < OLDEST_WIRE_VERSION:
         raise ServerTooOld()
