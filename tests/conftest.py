@@ -57,13 +57,17 @@ class ZeroCacheFactory(Protocol):
     def __call__(self, upstream: str, *, supervised: bool = True, **options: Any) -> ZeroCache: ...
 
 
-def run_mongodb(directories: pytest.TempPathFactory) -> Iterator[MongoServer]:
-    """Run a MongoDB: SecantusDB, unless ``TEST_MONGODB_URI`` names another."""
+@pytest.fixture(scope="module")
+def mongodb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MongoServer]:
+    """A MongoDB: SecantusDB, unless ``TEST_MONGODB_URI`` names another; ``mongo`` is a database of one's own in it.
+
+    One a module, since SecantusDB opens change streams the more slowly the more its oplog holds.
+    """
     with ExitStack() as stack:
         uri = os.environ.get("TEST_MONGODB_URI", "")
         is_secantusdb = not uri
         if is_secantusdb:
-            server = SecantusDB(directories.mktemp("mongodb"))
+            server = SecantusDB(tmp_path_factory.mktemp("mongodb"))
             server.start()
             stack.callback(server.stop)
             uri = server.uri
@@ -71,16 +75,6 @@ def run_mongodb(directories: pytest.TempPathFactory) -> Iterator[MongoServer]:
         stack.callback(client.close)
         client.admin.command("ping")
         yield MongoServer(uri, client, is_secantusdb)
-
-
-@pytest.fixture(scope="session")
-def mongodb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MongoServer]:
-    """A MongoDB for the whole run; use ``mongo`` for a database of one's own in it.
-
-    A module that writes tens of megabytes overrides this by one of its own: SecantusDB opens change streams the more
-    slowly the more its oplog holds.
-    """
-    yield from run_mongodb(tmp_path_factory)
 
 
 @pytest.fixture

@@ -6,18 +6,16 @@ import json
 import os
 import re
 import signal
-from collections.abc import Iterator
 from typing import Any
 
 import psycopg
-import pytest
 from bson.decimal128 import Decimal128
 from bson.int64 import Int64
 from pymongo.database import Database
 
 from devtools.processes import alive, wait_until
 from devtools.zerocache import ZeroCache
-from tests.conftest import DeploymentFactory, MongoServer, ZeroCacheFactory, run_mongodb
+from tests.conftest import DeploymentFactory, MongoServer, ZeroCacheFactory
 from tests.harness.app import Rows
 from tests.harness.replicas import wait_equal
 
@@ -80,12 +78,6 @@ NUMBERS: dict[str, tuple[object, float | None]] = {
 TEXTS = {"nul": "a\0b", "nuls": "\0\0", "escape": "\\u0000 and \\\0", "lines": "a\u2028b\r\n\x7f\x1f"}
 BIG_ROWS, BIG_SIZE = 2_100, 300_000
 LARGEST = 12 * 1024 * 1024
-
-
-@pytest.fixture(scope="module")
-def mongodb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MongoServer]:
-    """A MongoDB of this module's own, since much is written."""
-    yield from run_mongodb(tmp_path_factory)
 
 
 def insert_risks(database: Database[Any], when: str) -> Rows:

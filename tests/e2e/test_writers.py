@@ -11,7 +11,7 @@ from pymongo.database import Database
 
 from devtools.processes import alive, wait_until
 from devtools.zerocache import ZeroCache
-from tests.conftest import DeploymentFactory, MongoServer, ZeroCacheFactory, run_mongodb
+from tests.conftest import DeploymentFactory, MongoServer, ZeroCacheFactory
 from tests.harness.app import MAPPINGS, PIPELINES, Writers, fill
 from tests.harness.proxy import Recording, RecordingProxy, check_watermarks
 from tests.harness.replicas import settle, stored_watermark
@@ -25,12 +25,6 @@ TABLES = list(PIPELINES)
 HELD_BACK = 20_000
 BARRIERS = "_zerosource"
 SNAPSHOT = "snapshot zero/0"
-
-
-@pytest.fixture(scope="module")
-def mongodb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MongoServer]:
-    """A MongoDB of this module's own, since much is written."""
-    yield from run_mongodb(tmp_path_factory)
 
 
 class Order:

@@ -4,26 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
 from pymongo.database import Database
 from websockets.asyncio.client import connect
 
-from tests.conftest import DeploymentFactory, MongoServer, run_mongodb
+from tests.conftest import DeploymentFactory
 from tests.harness.app import MAPPINGS
 
 ROWS = 200_000
 BYTES_A_SECOND = 5_000_000
 MIB = 1024 * 1024
-
-
-@pytest.fixture(scope="module")
-def mongodb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MongoServer]:
-    """A MongoDB of this module's own, since much is written."""
-    yield from run_mongodb(tmp_path_factory)
 
 
 def resident(pid: int) -> int:

@@ -5,24 +5,18 @@ from __future__ import annotations
 import asyncio
 import random
 import string
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from pymongo.database import Database
 
-from tests.conftest import MongoServer, run_mongodb
+from tests.conftest import MongoServer
 from tests.harness.app import fill
 from tests.harness.whole import Whole
 
 pytestmark = pytest.mark.django_db(transaction=True)
 LARGE = 12 * 1024 * 1024
-
-
-@pytest.fixture(scope="module")
-def mongodb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MongoServer]:
-    """A MongoDB of this module's own, since much is written."""
-    yield from run_mongodb(tmp_path_factory)
 
 
 def text(size: int, seed: int) -> str:

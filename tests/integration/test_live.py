@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from pymongo.database import Database
 
-from tests.conftest import DeploymentFactory, MongoServer, run_mongodb
+from tests.conftest import DeploymentFactory, MongoServer
 from tests.harness.app import MAPPINGS, PIPELINES, Writers, everything, fill, last_write
 from tests.harness.reader import Reader
 
 ITEMS = 50_000
 WRITES = 5_000
-
-
-@pytest.fixture(scope="module")
-def mongodb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MongoServer]:
-    """A MongoDB of this module's own, since much is written."""
-    yield from run_mongodb(tmp_path_factory)
 
 
 async def catch_up(reader: Reader, database: Database[Any], tables: list[str] | None = None) -> None:
