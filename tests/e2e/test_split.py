@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 from pymongo.database import Database
@@ -15,17 +16,17 @@ ITEMS = 2_000
 PEOPLE, PLACES = ["user", "note"], ["chat", "channel", "item"]
 
 
+def open_cursors(mongodb: MongoServer) -> int:
+    """A change stream is a cursor that stays open; nothing else here keeps one."""
+    return int(mongodb.client.admin.command("serverStatus")["metrics"]["cursor"]["open"]["total"])
+
+
 def test_two_zero_caches_on_two_servers_share_one_watcher(
     deployment: DeploymentFactory, mongodb: MongoServer, mongo: Database[Any], zero_cache: ZeroCacheFactory
 ) -> None:
     """Each gets its own publication, exactly; with one change stream on MongoDB, and with the watcher dead."""
-
-    def open_cursors() -> int:
-        """A change stream is a cursor that stays open; nothing else here keeps one."""
-        return int(mongodb.client.admin.command("serverStatus")["metrics"]["cursor"]["open"]["total"])
-
     fill(mongo, ITEMS)
-    before = open_cursors()
+    before = open_cursors(mongodb)
     place = deployment(database="postgres", redis=True)
     place.configure(mappings=MAPPINGS)
     servers = [place.server("--no-watcher") for _ in range(2)]
@@ -44,19 +45,57 @@ def test_two_zero_caches_on_two_servers_share_one_watcher(
         cache.wait_ready()
         assert set(cache.replica.tables()) == set(tables)
     write_and_compare(seed=100)
-    wait_until(lambda: open_cursors() - before == 1, "one change stream for both replicas", 30)
+    wait_until(lambda: open_cursors(mongodb) - before == 1, "one change stream for both replicas", 30)
 
     pids = watcher.pids()
     watcher.kill()
     assert not alive(pids)
     # The cursor of a client that died stays open for a while; besides it, each replica has its own now.
-    left = open_cursors()
+    left = open_cursors(mongodb)
     write_and_compare(seed=200)
-    assert open_cursors() - left == 2
+    assert open_cursors(mongodb) - left == 2
 
     place.watcher()
     write_and_compare(seed=300)
     # Both follow the channel layer again.
-    wait_until(lambda: open_cursors() - left == 1, "one change stream again", 30)
+    wait_until(lambda: open_cursors(mongodb) - left == 1, "one change stream again", 30)
     assert (people.exits, places.exits) == ([], [])
     assert not any("channel layer lost" in server.log_text() for server in servers)
+
+
+def test_two_zero_caches_on_one_server_and_an_edit_of_one(
+    deployment: DeploymentFactory, mongodb: MongoServer, mongo: Database[Any], zero_cache: ZeroCacheFactory
+) -> None:
+    """All in one process: one change stream for both; an edit resets the replica that has the table, not the other."""
+    fill(mongo, ITEMS)
+    place = deployment()
+    place.configure(mappings=MAPPINGS)
+    server = place.server()
+    before = open_cursors(mongodb)
+    people = zero_cache(server.stream_url, app_id="people_app", publications=["people"])
+    places = zero_cache(server.stream_url, app_id="places_app", publications=["places"])
+    for cache in (people, places):
+        cache.wait_ready()
+    with Writers(mongodb.uri, mongo.name, threads=2, seed=400, items=ITEMS, pause=0.01) as writers:
+        wait_until(lambda: writers.total > 1_000 or writers.errors, "1,000 writes", 60)
+    settle(people, mongo, PEOPLE)
+    settle(places, mongo, PLACES)
+    # The watcher's own is counted in ``before``.
+    wait_until(lambda: open_cursors(mongodb) == before, "one change stream for both replicas", 30)
+
+    edited = deepcopy(MAPPINGS)
+    del edited["tables"]["user"]["columns"]["joined"]
+    place.configure(mappings=edited)
+    place.manage("reloadmappings")
+    wait_until(lambda: people.exits == [14], "the reset of the replica with the edited table", 30)
+    people.wait_ready()
+
+    def synced_anew() -> bool:
+        rows = people.rows("user") if "user" in people.replica.tables() else []
+        return len(rows) == mongo["users"].count_documents({}) and not any("joined" in row for row in rows)
+
+    wait_until(synced_anew, "the table without its column", 30)
+    mongo["users"].insert_one({"profile": {"name": "last"}})
+    wait_until(synced_anew, "a write after the edit", 30)
+    settle(places, mongo, PLACES)
+    assert (people.exits, places.exits) == ([14], [])
