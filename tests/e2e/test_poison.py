@@ -9,6 +9,7 @@ import signal
 from typing import Any
 
 import psycopg
+import pytest
 from bson.decimal128 import Decimal128
 from bson.int64 import Int64
 from pymongo.database import Database
@@ -76,7 +77,7 @@ NUMBERS: dict[str, tuple[object, float | None]] = {
     "text": ("1", None),
 }
 TEXTS = {"nul": "a\0b", "nuls": "\0\0", "escape": "\\u0000 and \\\0", "lines": "a\u2028b\r\n\x7f\x1f"}
-BIG_ROWS, BIG_SIZE = 2_100, 300_000
+BIG_SIZE = 300_000
 LARGEST = 12 * 1024 * 1024
 
 
@@ -167,8 +168,13 @@ def caught_up(cache: ZeroCache) -> int:
     return int(re.findall(r"caught up \S+ with (\d+) changes", cache.log_text())[-1])
 
 
+@pytest.mark.parametrize("big_rows", [300, pytest.param(2_100, marks=pytest.mark.slow)])
 def test_zero_cache_survives_what_would_poison_it(
-    deployment: DeploymentFactory, mongodb: MongoServer, mongo: Database[Any], zero_cache: ZeroCacheFactory
+    deployment: DeploymentFactory,
+    mongodb: MongoServer,
+    mongo: Database[Any],
+    zero_cache: ZeroCacheFactory,
+    big_rows: int,
 ) -> None:
     """In the initial sync, live, and read again from its own change log: no exit, and every row as it must be."""
     risks = insert_risks(mongo, "copied")
@@ -196,7 +202,7 @@ def test_zero_cache_survives_what_would_poison_it(
     wait_equal(cache, expected(risks, tallies))
     assert caught_up(cache) > len(NUMBERS) + len(TEXTS)
 
-    blobs.insert(BIG_ROWS, BIG_SIZE)
+    blobs.insert(big_rows, BIG_SIZE)
     blobs.insert(1, LARGEST)
     blobs.wait(cache)
     kill(cache)

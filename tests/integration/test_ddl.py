@@ -149,7 +149,13 @@ async def test_while_the_replica_is_away(whole: Whole, act: Act) -> None:
 
 
 @each_act
-@pytest.mark.parametrize("frame", ['"create-table"', '"backfill"'], ids=["before the copy", "between collections"])
+@pytest.mark.parametrize(
+    "frame",
+    [
+        pytest.param('"create-table"', marks=pytest.mark.slow, id="before the copy"),
+        pytest.param('"backfill"', id="between collections"),
+    ],
+)
 async def test_during_the_snapshot(whole: Whole, act: Act, frame: str) -> None:
     """``items`` is copied first; so it is changed before it was, or after."""
     replica = whole.replica()

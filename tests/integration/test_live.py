@@ -36,6 +36,7 @@ def rising() -> Any:
     return check
 
 
+@pytest.mark.slow
 async def test_writers_during_the_snapshot_of_five_tables(
     deployment: DeploymentFactory, mongodb: MongoServer, mongo: Database[Any], rising: Any
 ) -> None:

@@ -27,7 +27,6 @@ pytestmark = pytest.mark.django_db(transaction=True)
 TABLES = list(MAPPINGS["tables"])
 State = dict[str, dict[Any, Row]]
 ROUNDS = 60
-MARKS = 100
 
 
 @pytest.fixture
@@ -130,7 +129,8 @@ async def resumed(server: Whole, history: History, mark: str, end: int) -> Histo
     return again
 
 
-async def test_at_random_watermarks_of_a_stream(whole: Whole, mongodb: MongoServer) -> None:
+@pytest.mark.parametrize("times", [15, pytest.param(100, marks=pytest.mark.slow)])
+async def test_at_random_watermarks_of_a_stream(whole: Whole, mongodb: MongoServer, times: int) -> None:
     """From each, exactly what follows comes, at this server and at another with another layer.
 
     Both show the same rows at the same watermark and send as many changes; so does the one at any later watermark.
@@ -147,7 +147,7 @@ async def test_at_random_watermarks_of_a_stream(whole: Whole, mongodb: MongoServ
     other = Whole(mongodb.uri, whole.database, layer=FaultyLayer(InMemoryChannelLayer(), seed=5), keepalive=30.0)
     whole.limits = other.limits
     common = 0
-    for _ in range(MARKS):
+    for _ in range(times):
         mark = chance.choice(marks[:-1])
         one, another = await asyncio.gather(*(resumed(server, history, mark, end) for server in (whole, other)))
         assert shown(one.replica.model) == shown(another.replica.model) == wanted
@@ -156,7 +156,7 @@ async def test_at_random_watermarks_of_a_stream(whole: Whole, mongodb: MongoServ
             assert one.states[same] == another.states[same], (mark, same)
         counts = [sum(count for _, count in it.replica.model.transactions) for it in (one, another)]
         assert counts[0] == counts[1] > 0
-    assert common > 100
+    assert common > times
     await other.close()
 
 

@@ -20,7 +20,7 @@ from tests.harness.whole import KEEPALIVE, Whole
 
 pytestmark = pytest.mark.django_db(transaction=True)
 SECONDS = 90.0
-BATCHES = 300
+BATCHES = 150
 
 
 class Unreliable:
