@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
 from typing import Any
 
 from pymongo.database import Database
@@ -10,15 +9,10 @@ from pymongo.database import Database
 from devtools.processes import alive, wait_until
 from tests.conftest import DeploymentFactory, MongoServer, ZeroCacheFactory
 from tests.harness.app import MAPPINGS, Writers, fill
-from tests.harness.replicas import settle
+from tests.harness.replicas import open_cursors, settle
 
 ITEMS = 2_000
 PEOPLE, PLACES = ["user", "note"], ["chat", "channel", "item"]
-
-
-def open_cursors(mongodb: MongoServer) -> int:
-    """A change stream is a cursor that stays open; nothing else here keeps one."""
-    return int(mongodb.client.admin.command("serverStatus")["metrics"]["cursor"]["open"]["total"])
 
 
 def test_two_zero_caches_on_two_servers_share_one_watcher(
@@ -26,7 +20,7 @@ def test_two_zero_caches_on_two_servers_share_one_watcher(
 ) -> None:
     """Each gets its own publication, exactly; with one change stream on MongoDB, and with the watcher dead."""
     fill(mongo, ITEMS)
-    before = open_cursors(mongodb)
+    before = open_cursors(mongodb.client)
     place = deployment(database="postgres", redis=True)
     place.configure(mappings=MAPPINGS)
     servers = [place.server("--no-watcher") for _ in range(2)]
@@ -45,57 +39,19 @@ def test_two_zero_caches_on_two_servers_share_one_watcher(
         cache.wait_ready()
         assert set(cache.replica.tables()) == set(tables)
     write_and_compare(seed=100)
-    wait_until(lambda: open_cursors(mongodb) - before == 1, "one change stream for both replicas", 30)
+    wait_until(lambda: open_cursors(mongodb.client) - before == 1, "one change stream for both replicas", 30)
 
     pids = watcher.pids()
     watcher.kill()
     assert not alive(pids)
     # The cursor of a client that died stays open for a while; besides it, each replica has its own now.
-    left = open_cursors(mongodb)
+    left = open_cursors(mongodb.client)
     write_and_compare(seed=200)
-    assert open_cursors(mongodb) - left == 2
+    assert open_cursors(mongodb.client) - left == 2
 
     place.watcher()
     write_and_compare(seed=300)
     # Both follow the channel layer again.
-    wait_until(lambda: open_cursors(mongodb) - left == 1, "one change stream again", 30)
+    wait_until(lambda: open_cursors(mongodb.client) - left == 1, "one change stream again", 30)
     assert (people.exits, places.exits) == ([], [])
     assert not any("channel layer lost" in server.log_text() for server in servers)
-
-
-def test_two_zero_caches_on_one_server_and_an_edit_of_one(
-    deployment: DeploymentFactory, mongodb: MongoServer, mongo: Database[Any], zero_cache: ZeroCacheFactory
-) -> None:
-    """All in one process: one change stream for both; an edit resets the replica that has the table, not the other."""
-    fill(mongo, ITEMS)
-    place = deployment()
-    place.configure(mappings=MAPPINGS)
-    server = place.server()
-    before = open_cursors(mongodb)
-    people = zero_cache(server.stream_url, app_id="people_app", publications=["people"])
-    places = zero_cache(server.stream_url, app_id="places_app", publications=["places"])
-    for cache in (people, places):
-        cache.wait_ready()
-    with Writers(mongodb.uri, mongo.name, threads=2, seed=400, items=ITEMS, pause=0.01) as writers:
-        wait_until(lambda: writers.total > 1_000 or writers.errors, "1,000 writes", 60)
-    settle(people, mongo, PEOPLE)
-    settle(places, mongo, PLACES)
-    # The watcher's own is counted in ``before``.
-    wait_until(lambda: open_cursors(mongodb) == before, "one change stream for both replicas", 30)
-
-    edited = deepcopy(MAPPINGS)
-    del edited["tables"]["user"]["columns"]["joined"]
-    place.configure(mappings=edited)
-    place.manage("reloadmappings")
-    wait_until(lambda: people.exits == [14], "the reset of the replica with the edited table", 30)
-    people.wait_ready()
-
-    def synced_anew() -> bool:
-        rows = people.rows("user") if "user" in people.replica.tables() else []
-        return len(rows) == mongo["users"].count_documents({}) and not any("joined" in row for row in rows)
-
-    wait_until(synced_anew, "the table without its column", 30)
-    mongo["users"].insert_one({"profile": {"name": "last"}})
-    wait_until(synced_anew, "a write after the edit", 30)
-    settle(places, mongo, PLACES)
-    assert (people.exits, places.exits) == ([14], [])

@@ -6,6 +6,7 @@ import sqlite3
 from typing import Any
 
 import psycopg
+from pymongo import MongoClient
 from pymongo.database import Database
 
 from devtools.processes import wait_until
@@ -21,6 +22,11 @@ def replica_rows(cache: ZeroCache, table: str) -> Rows:
         return {(row["id"],): row for row in cache.rows(table)}
     except sqlite3.OperationalError:
         return {}
+
+
+def open_cursors(client: MongoClient[Document]) -> int:
+    """Return how many cursors are open: a change stream is one that stays so."""
+    return int(client.admin.command("serverStatus")["metrics"]["cursor"]["open"]["total"])
 
 
 def stored_watermark(cache: ZeroCache) -> str:
