@@ -15,7 +15,7 @@ from tests.conftest import MongoServer
 from tests.harness.app import fill
 from tests.harness.whole import Whole
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
 LARGE = 12 * 1024 * 1024
 
 

@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import pytest
 from pymongo import MongoClient
 from websockets.exceptions import ConnectionClosed
 
@@ -18,6 +19,7 @@ from tests.conftest import DeploymentFactory
 from tests.harness.app import MAPPINGS, fill
 from tests.harness.reader import Reader
 
+pytestmark = pytest.mark.slow
 CONNECTS = 200
 AT_ONCE = 20
 # A pool may still grow a little; what leaks would do so with each of the hundred connects of the second half.

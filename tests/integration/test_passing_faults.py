@@ -23,7 +23,7 @@ from tests.harness.failpoints import failing
 from tests.harness.reader import Reader
 from tests.harness.whole import Whole
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
 CODES = [43, 237, 11601, 6, 89, 91, 189, 10107, 11600, 13435, 262, 0]  # 0 drops the connection
 COMMANDS = ["aggregate", "getMore", "find", "update"]
 

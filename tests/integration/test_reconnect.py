@@ -23,7 +23,7 @@ from tests.harness.link import Connection, Replica
 from tests.harness.model import ModelReplica, Row
 from tests.harness.whole import Whole
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
 TABLES = list(MAPPINGS["tables"])
 State = dict[str, dict[Any, Row]]
 ROUNDS = 60
