@@ -100,25 +100,30 @@ class Watcher:
             bounds=self._bounds,
             idle_ms=min(IDLE_MS, int(self._keepalive * 500)),
         )
-        async with aclosing(stream):
-            async for batch in stream:
-                if batch is not None:
-                    await self._publish(batch)
-                    self._backoff.reset()
-                now = monotonic()
-                if now - self._last_barrier >= self._keepalive:
-                    self._last_barrier = now
-                    await self._source.mark(HEARTBEAT)
-                    await self._prepare(revision)
-                if now - checked >= REVISION_SECONDS and asking is None:
-                    # Beside the stream, which must not wait for the database.
-                    checked, asking = now, asyncio.ensure_future(self._revision())
-                if asking is not None and asking.done():
-                    newest, asking = asking.result(), None
-                    if newest.number != revision.number:
-                        # Another set of collections: a position in it must be one of its own, so a new barrier.
-                        self.position = 0
-                        return
+        try:
+            async with aclosing(stream):
+                async for batch in stream:
+                    if batch is not None:
+                        await self._publish(batch)
+                        self._backoff.reset()
+                    now = monotonic()
+                    if now - self._last_barrier >= self._keepalive:
+                        self._last_barrier = now
+                        await self._source.mark(HEARTBEAT)
+                        await self._prepare(revision)
+                    if now - checked >= REVISION_SECONDS and asking is None:
+                        # Beside the stream, which must not wait for the database.
+                        checked, asking = now, asyncio.ensure_future(self._revision())
+                    if asking is not None and asking.done():
+                        newest, asking = asking.result(), None
+                        if newest.number != revision.number:
+                            # Another set of collections: a position in it must be one of its own, so a new barrier.
+                            self.position = 0
+                            return
+        finally:
+            # A fault in the stream must not leave the question behind, unanswered.
+            if asking is not None:
+                asking.cancel()
 
     async def _prepare(self, revision: Revision) -> None:
         """Again and again, since a collection that was made anew lacks what was switched on in the one before."""
