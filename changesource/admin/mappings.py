@@ -20,7 +20,7 @@ from changesource.fields import OrderedJSONField
 from changesource.mapping.rows import compile_table
 from changesource.models import ColumnMapping, Publication, TableMapping
 from changesource.services.configuration import publish
-from changesource.services.inference import id_type_reader
+from changesource.services.inspection import inspector
 from changesource.store.mappings import latest_revision
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ class TableMappingAdmin(TableModelAdmin):
             raise PermissionDenied
         try:
             before = latest_revision()
-            revision = publish(request.user.get_username(), request.POST.get("note", ""), id_type_reader())
+            revision = publish(request.user.get_username(), request.POST.get("note", ""), inspector())
         except ZerosourceError as exc:
             self.message_user(request, f"Nothing was published. {exc}", messages.ERROR)
         else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TypeAlias
@@ -14,7 +14,7 @@ from channels.db import database_sync_to_async
 from django.db import transaction
 
 from changesource.conf import Settings, settings
-from changesource.exceptions import ConfigurationUnavailable, MappingError
+from changesource.exceptions import ConfigurationUnavailable, MappingError, SourceUnavailable
 from changesource.mapping.fingerprint import table_fingerprint
 from changesource.mapping.formats import write_specification
 from changesource.mapping.rows import compile_table
@@ -25,8 +25,8 @@ from changesource.store import mappings as store
 
 logger = logging.getLogger(__name__)
 
-InferIdType: TypeAlias = Callable[[str], IdType]
-"""Gives the BSON type of a collection's ``_id``, "" where it cannot be told."""
+Inspect: TypeAlias = Callable[[Collection[str]], Mapping[str, IdType]]
+"""Refuses collections that cannot be watched; gives the BSON type of each one's ``_id``, "" where it cannot be told."""
 
 
 @dataclass(frozen=True)
@@ -64,15 +64,17 @@ def _published(number: int, content_hash: str) -> Published:
     return Published(number, store.specification_of(number))
 
 
-def publish(by: str, note: str = "", infer: InferIdType | None = None) -> MappingRevision:
+def publish(by: str, note: str = "", inspect: Inspect | None = None) -> MappingRevision:
     """Serve the draft from now on. A draft that equals what is served makes no new revision.
 
-    ``infer`` tells the type of ``_id`` where a table leaves it open. Raises ``MappingError``.
+    ``inspect`` looks at the collections; without it, types of ``_id`` that are left open stay so. Raises
+    ``MappingError``, ``SourceRefused`` for what cannot be watched, and ``SourceUnavailable`` where a type is to be
+    found out and MongoDB does not answer.
     """
     with transaction.atomic():
         draft = store.read_draft()
     check(draft)
-    served = _served(draft, infer)
+    served = _served(draft, inspect)
     with transaction.atomic():
         return _record(served, by, note)
 
@@ -96,11 +98,11 @@ def check(spec: Specification) -> None:
 
 
 def import_specification(
-    spec: Specification, by: str, note: str = "", *, infer: InferIdType | None = None, dry_run: bool = False
+    spec: Specification, by: str, note: str = "", *, inspect: Inspect | None = None, dry_run: bool = False
 ) -> Changes:
     """Make the tables and publications of ``spec`` here, or change those of the same names, and publish.
 
-    Managed ones of the same name are refused; a wrong ``spec`` changes nothing. Raises ``MappingError``.
+    Managed ones of the same name are refused; a wrong ``spec`` changes nothing. Raises as ``publish`` does.
     """
     with transaction.atomic():
         draft = store.read_draft()
@@ -109,7 +111,7 @@ def import_specification(
     check(merged)
     changes = _changes(draft, spec)
     if not dry_run:
-        served = _served(merged, infer)
+        served = _served(merged, inspect)
         with transaction.atomic():
             store.save(spec, managed_by="")
             _record(served, by, note)
@@ -117,7 +119,7 @@ def import_specification(
 
 
 def load_managed(
-    chosen: Settings | None = None, infer: InferIdType | None = None, *, again: bool = False
+    chosen: Settings | None = None, inspect: Inspect | None = None, *, again: bool = False
 ) -> MappingRevision | None:
     """Read SCHEMA_* and TABLE_MAPPINGS_* and serve what they give; tables made in the admin stay as they are.
 
@@ -125,8 +127,8 @@ def load_managed(
     turns in resetting replicas; with ``again``, an operator's wish, only the content that took effect last is skipped.
     An unreachable source keeps what is served. Gives what is served then; None where nothing was ever published.
 
-    Raises ``ConfigurationUnavailable`` where nothing was ever loaded, ``MappingError`` where a file is wrong; neither
-    changes anything.
+    Raises ``ConfigurationUnavailable`` where nothing was ever loaded, ``MappingError`` where a file is wrong, else as
+    ``publish`` does; none changes anything.
     """
     chosen = chosen or settings()
     if not chosen.has_managed_source:
@@ -146,11 +148,11 @@ def load_managed(
                 "managed mappings are older ones that were replaced; manage.py reloadmappings brings them back"
             )
         return store.latest_revision()
-    return _take_managed(spec, content_hash, shown_origin(chosen), infer, again=again)
+    return _take_managed(spec, content_hash, shown_origin(chosen), inspect, again=again)
 
 
 def _take_managed(
-    spec: Specification, content_hash: str, origin: str, infer: InferIdType | None, *, again: bool
+    spec: Specification, content_hash: str, origin: str, inspect: Inspect | None, *, again: bool
 ) -> MappingRevision | None:
     """Replace the managed tables and publications by those of ``spec`` and serve them.
 
@@ -167,7 +169,7 @@ def _take_managed(
     )
     merged = _only_known(_merged(kept, spec))
     check(merged)
-    served = _served(merged, infer)
+    served = _served(merged, inspect)
     with transaction.atomic():
         if not store.note_content(content_hash, origin) and not again:
             return store.latest_revision()  # another process was faster
@@ -197,20 +199,18 @@ def _record(served: Specification, by: str, note: str) -> MappingRevision:
     return revision
 
 
-def _served(spec: Specification, infer: InferIdType | None) -> Specification:
+def _served(spec: Specification, inspect: Inspect | None) -> Specification:
     """The enabled tables, with the types of ``_id`` filled in, and the publications of them.
 
-    Where ``infer`` cannot tell (the collection is empty), the type that was served last for the table stays.
+    Where ``inspect`` cannot tell (the collection is empty), the type that was served last for the table stays.
     """
     published = current()
     before = {table.name: table for table in published.specification.tables} if published else {}
-    found: dict[str, IdType] = {}
+    found = _inspected([table for table in spec.tables if table.enabled], inspect)
 
     def completed(table: TableSpec) -> TableSpec:
         if table.id_type:
             return table
-        if infer is not None and table.collection not in found:
-            found[table.collection] = infer(table.collection)
         old = before.get(table.name)
         id_type = found.get(table.collection, "")
         if not id_type and old is not None and old.collection == table.collection:
@@ -221,6 +221,19 @@ def _served(spec: Specification, infer: InferIdType | None) -> Specification:
     served = _only_known(enabled)
     check(served)
     return served
+
+
+def _inspected(tables: Collection[TableSpec], inspect: Inspect | None) -> Mapping[str, IdType]:
+    """What ``inspect`` says of the tables' collections; MongoDB may be away where no type of ``_id`` is wanted."""
+    if inspect is None or not tables:
+        return {}
+    try:
+        return inspect({table.collection for table in tables})
+    except SourceUnavailable as error:
+        if not all(table.id_type for table in tables):
+            raise
+        logger.warning("collections were not checked, MongoDB does not answer", extra={"error": str(error)})
+        return {}
 
 
 def _merged(old: Specification, new: Specification) -> Specification:

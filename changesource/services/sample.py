@@ -11,7 +11,7 @@ from changesource import sample_data
 from changesource.conf import Settings
 from changesource.mapping.formats import read_specification
 from changesource.services.configuration import current, import_specification
-from changesource.services.inference import id_type_reader
+from changesource.services.inspection import inspector
 from changesource.services.runtime import mongodb_uri
 from changesource.sources.mongodb.errors import translated
 
@@ -31,5 +31,5 @@ def load(chosen: Settings, *, embedded: bool) -> bool:
     if current() is not None:
         return False
     specification = read_specification(json.loads(sample_data.MAPPINGS_FILE.read_text(encoding="utf-8")))
-    import_specification(specification, "sample data", infer=id_type_reader())
+    import_specification(specification, "sample data", inspect=inspector())
     return True

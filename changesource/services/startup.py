@@ -18,7 +18,7 @@ from changesource.backoff import Backoff
 from changesource.conf import Settings
 from changesource.exceptions import ConfigurationUnavailable, SourceUnavailable
 from changesource.services import configuration
-from changesource.services.inference import id_type_reader
+from changesource.services.inspection import inspector
 from changesource.services.runtime import mongodb_uri
 from changesource.sources.mongodb.source import MongoSource
 from changesource.store import api_keys
@@ -87,7 +87,7 @@ def load_mappings(chosen: Settings) -> None:
     backoff = Backoff(first=1.0)
     for attempt in range(LOAD_TRIES):
         try:
-            configuration.load_managed(chosen, id_type_reader())
+            configuration.load_managed(chosen, inspector())
             return
         except (ConfigurationUnavailable, SourceUnavailable) as error:
             if attempt == LOAD_TRIES - 1:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from changesource.conf import Settings, read_settings
-from changesource.exceptions import ConfigurationUnavailable, MappingError
+from changesource.exceptions import ConfigurationUnavailable, MappingError, SourceUnavailable
 from changesource.mapping.formats import read_specification
 from changesource.mapping.spec import IdType, Specification
 from changesource.models import ManagedContent, MappingRevision, Publication, TableMapping
@@ -124,16 +124,17 @@ def test_names_that_differ_by_case_only_are_refused() -> None:
 
 
 def test_the_type_of_id_is_found_when_published_and_stays_while_the_collection_is_empty() -> None:
-    asked: list[str] = []
+    asked: list[Collection[str]] = []
 
-    def infer(collection: str) -> IdType:
-        asked.append(collection)
-        return "objectId"
+    def inspect(collections: Collection[str]) -> dict[str, IdType]:
+        asked.append(collections)
+        return dict.fromkeys(collections, "objectId")
 
-    import_specification(spec_of({"a": entry(), "b": entry(), "c": entry("users", idType="string")}), "me", infer=infer)
+    spec = spec_of({"a": entry(), "b": entry(), "c": entry("users", idType="string")})
+    import_specification(spec, "me", inspect=inspect)
     assert {table.name: table.id_type for table in served().tables} == {"a": "objectId", "b": "objectId", "c": "string"}
-    assert asked == ["messages"]
-    publish("me", infer=lambda _: "")
+    assert asked == [{"messages", "users"}]
+    publish("me", inspect=lambda _: {"messages": ""})
     assert served().tables[0].id_type == "objectId"
     assert MappingRevision.objects.count() == 1
     assert TableMapping.objects.get(name="a").id_type == ""
@@ -142,8 +143,22 @@ def test_the_type_of_id_is_found_when_published_and_stays_while_the_collection_i
 def test_a_type_of_id_that_does_not_fit_is_refused() -> None:
     numbers = entry(columns={"id": {"type": "number", "path": "_id"}})
     with pytest.raises(MappingError, match="id_type"):
-        import_specification(spec_of({"a": numbers}), "me", infer=lambda _: "objectId")
+        import_specification(spec_of({"a": numbers}), "me", inspect=lambda _: {"messages": "objectId"})
     assert not TableMapping.objects.exists()
+
+
+def test_while_mongodb_is_away_only_what_needs_it_waits(caplog: pytest.LogCaptureFixture) -> None:
+    """Where every type of ``_id`` is declared, what is imported is served all the same, with a warning."""
+
+    def away(collections: Collection[str]) -> dict[str, IdType]:
+        raise SourceUnavailable("nobody answers")
+
+    with pytest.raises(SourceUnavailable):
+        import_specification(spec_of({"a": entry()}), "me", inspect=away)
+    assert current() is None
+    import_specification(spec_of({"a": entry(idType="string")}), "me", inspect=away)
+    assert served_names() == ["a"]
+    assert "collections were not checked" in caplog.text
 
 
 @pytest.mark.django_db(transaction=True)
@@ -179,7 +194,7 @@ def test_a_content_seen_before_changes_nothing(managed: Managed) -> None:
     first = managed.load()
     before = database_content()
     managed.write({"tables": {"a": entry("one")}})  # the same in another form
-    assert managed.load(infer=lambda _: "string") == first
+    assert managed.load(inspect=lambda _: {"messages": "string"}) == first
     assert database_content() == before
     managed.write({"a": entry("two")})
     second = managed.load()

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
 from pymongo import MongoClient
 from pymongo.database import Database
 
-from changesource.exceptions import CollectionRefused, NotReplicaSet, PrivilegeMissing
-from changesource.sources.mongodb.inspect import id_type
+from changesource.exceptions import (
+    CollectionRefused,
+    NotReplicaSet,
+    PrivilegeMissing,
+    ServerTooOld,
+    ShardedCluster,
+    SourceRefused,
+)
+from changesource.sources.mongodb.inspect import id_types
 from changesource.sources.mongodb.source import MongoSource
 from devtools.secantusdb import SecantusDB
 from tests.conftest import DeploymentFactory, MongoServer
 from tests.harness.app import MAPPINGS, fill
 from tests.harness.deployment import Deployment
+from tests.harness.members import Member, running
 from tests.harness.whole import BARRIERS
 
 KINDS = {
@@ -73,17 +81,21 @@ async def test_the_source_refuses_it(source: MongoSource, mongo: Database[Any], 
 def test_publishing_refuses_it(mongodb: MongoServer, mongo: Database[Any], kind: str) -> None:
     fill(mongo, 5, others=5)
     mongo.create_collection("odd", **KINDS[kind])
-    assert id_type(mongodb.uri, mongo.name, "items") == "string"
+    found = id_types(mongodb.uri, mongo.name, ["items", "rooms", "missing"])
+    assert found == {"items": "string", "rooms": "number", "missing": ""}
     with pytest.raises(CollectionRefused, match=f"odd is a {kind}"):
-        id_type(mongodb.uri, mongo.name, "odd")
+        id_types(mongodb.uri, mongo.name, ["items", "odd"])
 
 
-def test_importing_refuses_it_and_changes_nothing(deployment: DeploymentFactory, mongo: Database[Any]) -> None:
+@pytest.mark.parametrize("id_type", ["", "string"], ids=["undeclared", "declared"])
+def test_importing_refuses_it_and_changes_nothing(
+    deployment: DeploymentFactory, mongo: Database[Any], id_type: str
+) -> None:
     fill(mongo, 5, others=5)
     mongo.create_collection("odd", **KINDS["view"])
     place = deployment()
     path = place.directory / "wrong.json"
-    path.write_text(json.dumps(mappings("odd", id_type="")))
+    path.write_text(json.dumps(mappings("odd", id_type)))
     with pytest.raises(Exception, match=r"Nothing was changed\. ZS314 odd is a view"):
         place.manage("importmappings", str(path))
     assert json.loads(place.manage("exportmappings"))["tables"] == {}
@@ -113,6 +125,41 @@ async def test_the_source_refuses_a_standalone_server(secantusdb: Callable[..., 
     with pytest.raises(NotReplicaSet):
         await source.prepare(["items"])
     await source.close()
+
+
+# What a server says of itself, and how it is refused.
+OTHER_SERVERS: dict[str, tuple[dict[str, Any], type[SourceRefused], tuple[str, ...]]] = {
+    "MongoDB 5.0": ({"maxWireVersion": 13}, ServerTooOld, ("ZS313", "older than 6.0", "Upgrade")),
+    "mongos": ({"msg": "isdbgrid"}, ShardedCluster, ("ZS316", "sharded cluster", "Point MONGODB_URI at")),
+}
+
+
+@pytest.fixture(params=OTHER_SERVERS)
+def other(request: pytest.FixtureRequest, secantusdb: Callable[..., SecantusDB]) -> Iterator[tuple[str, str]]:
+    """The kind and the URI of a server that says it is another one."""
+    said = OTHER_SERVERS[request.param][0]
+    member = Member(secantusdb().port, lambda hello: {**hello, **said})
+    with running(member):
+        # Direct, since what a mongos says of itself makes the driver look for others like it.
+        yield request.param, f"mongodb://127.0.0.1:{member.port}/?directConnection=true&retryWrites=false"
+
+
+async def test_a_server_that_will_not_do_is_refused_by_the_source_and_when_publishing(other: tuple[str, str]) -> None:
+    kind, uri = other
+    _, refusal, words = OTHER_SERVERS[kind]
+    source = MongoSource(uri, "own", BARRIERS)
+    with pytest.raises(refusal, match=".*".join(words)):
+        await source.prepare(["items"])
+    await source.close()
+    with pytest.raises(refusal):
+        await asyncio.to_thread(id_types, uri, "own", ["items"])
+
+
+def test_the_start_refuses_a_server_that_will_not_do(deployment: DeploymentFactory, other: tuple[str, str]) -> None:
+    kind, uri = other
+    place = deployment(MONGODB_URI=uri, MONGODB_DATABASE="own")
+    place.configure(mappings=MAPPINGS)
+    ends_with(place, *OTHER_SERVERS[kind][2])
 
 
 @pytest.fixture

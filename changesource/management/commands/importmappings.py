@@ -14,7 +14,7 @@ from changesource.mapping.json_reading import parse
 from changesource.services import startup
 from changesource.services.config_files import read_file
 from changesource.services.configuration import import_specification
-from changesource.services.inference import id_type_reader
+from changesource.services.inspection import inspector
 
 
 class Command(BaseCommand):
@@ -37,7 +37,7 @@ class Command(BaseCommand):
                 spec = read_specification(data)
             else:
                 spec = combine(read_schema(parse(read_file(schema), str(schema))), read_mappings(data))
-            changes = import_specification(spec, "importmappings", file.name, infer=id_type_reader(), dry_run=dry_run)
+            changes = import_specification(spec, "importmappings", file.name, inspect=inspector(), dry_run=dry_run)
         except ZerosourceError as exc:
             raise CommandError(f"Nothing was changed. {exc}") from exc
         for word, names in (("made", changes.made), ("changed", changes.changed), ("unchanged", changes.unchanged)):

@@ -10,7 +10,7 @@ from changesource.conf import settings
 from changesource.exceptions import ZerosourceError
 from changesource.services import startup
 from changesource.services.configuration import load_managed
-from changesource.services.inference import id_type_reader
+from changesource.services.inspection import inspector
 
 
 class Command(BaseCommand):
@@ -24,7 +24,7 @@ class Command(BaseCommand):
             raise CommandError("Neither SCHEMA_URL, SCHEMA_FILE, TABLE_MAPPINGS_URL nor TABLE_MAPPINGS_FILE is set.")
         startup.prepare_database()
         try:
-            revision = load_managed(infer=id_type_reader(), again=True)
+            revision = load_managed(inspect=inspector(), again=True)
         except ZerosourceError as exc:
             raise CommandError(f"Nothing was changed. {exc}") from exc
         self.stdout.write(f"serving {revision}" if revision else "nothing is served yet")
