@@ -22,7 +22,8 @@ from changesource.stream.transform import Transform
 logger = logging.getLogger(__name__)
 HEARTBEAT = "heartbeat"
 IDLE_MS = 500
-REVISION_SECONDS = 1.0
+# With what it waits for the stream (IDLE_MS), a new revision is taken up within two seconds.
+REVISION_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,8 @@ class Watcher:
         self._too_large = False
         self._last_barrier = monotonic()
         logger.info("watching", extra={"revision": revision.number, "position": self.position})
-        checked, asking = monotonic(), None
+        # Beside the stream, which must not wait for the database.
+        superseded = asyncio.create_task(self._superseded(revision), name="watcher-revision")
         transform = Transform(revision.mapping, self._report)
         stream = batches(
             self._source,
@@ -111,19 +113,18 @@ class Watcher:
                         self._last_barrier = now
                         await self._source.mark(HEARTBEAT)
                         await self._prepare(revision)
-                    if now - checked >= REVISION_SECONDS and asking is None:
-                        # Beside the stream, which must not wait for the database.
-                        checked, asking = now, asyncio.ensure_future(self._revision())
-                    if asking is not None and asking.done():
-                        newest, asking = asking.result(), None
-                        if newest.number != revision.number:
-                            # Another set of collections: a position in it must be one of its own, so a new barrier.
-                            self.position = 0
-                            return
+                    if superseded.done():
+                        superseded.result()
+                        # Another set of collections: a position in it must be one of its own, so a new barrier.
+                        self.position = 0
+                        return
         finally:
-            # A fault in the stream must not leave the question behind, unanswered.
-            if asking is not None:
-                asking.cancel()
+            superseded.cancel()
+
+    async def _superseded(self, revision: Revision) -> None:
+        """Return once another revision is published."""
+        while (await self._revision()).number == revision.number:
+            await asyncio.sleep(REVISION_SECONDS)
 
     async def _prepare(self, revision: Revision) -> None:
         """Again and again, since a collection that was made anew lacks what was switched on in the one before."""

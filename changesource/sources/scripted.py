@@ -54,6 +54,9 @@ class ScriptedSource:
         # All that ever happened; feeds see nothing of it up to ``_forgotten``.
         self._log: list[Event] = []
         self._forgotten = 0
+        # While no majority confirms: the state and the length of the log that one has.
+        self._majority: tuple[State, int] | None = None
+        self._lagging: int | None = None
         self._plans: dict[tuple[Call, int], list[Callable[[], object]]] = {}
         self._transactions = count(1)
 
@@ -95,6 +98,28 @@ class ScriptedSource:
         """Forget all events up to and with the cluster time ``until``, as an oplog that rolls over does."""
         self._forgotten = max(self._forgotten, until)
 
+    def hold(self) -> None:
+        """From now on no majority confirms what is written: readers see nothing of it, barriers wait."""
+        self._majority = deepcopy(self.state), len(self._log)
+
+    def confirm(self) -> None:
+        """A majority has all that was written."""
+        self._majority = None
+        for feed in self.feeds:
+            feed.arrived.set()
+
+    def roll_back(self) -> None:
+        """Another primary is elected, which never had what was not confirmed; it uses those cluster times again."""
+        if self._majority is not None:
+            self.state, length = self._majority
+            del self._log[length:]
+            self.now = max(self._log[-1].cluster_time if self._log else START, self._forgotten)
+            self._majority = None
+
+    def lag(self) -> None:
+        """From now on documents are read from a secondary that has what is here now, and no more than it must."""
+        self._lagging = self.now
+
     # What tests ask and plan.
 
     def state_at(self, cluster_time: int) -> State:
@@ -125,7 +150,13 @@ class ScriptedSource:
     async def barrier(self, name: str) -> int:
         """See ``ChangeSource.barrier``."""
         await self.enter("barrier")
-        return self._append([Event("barrier", self._tick(), BARRIERS, target=name)])
+        written = Event("barrier", self._tick(), BARRIERS, target=name)
+        self._append([written])
+        while self._majority is not None:
+            await asyncio.sleep(0)
+        if written not in self._log:
+            raise SourceUnavailable("the barrier was rolled back")
+        return written.cluster_time
 
     async def mark(self, name: str) -> str:
         """See ``ChangeSource.mark``."""
@@ -149,7 +180,7 @@ class ScriptedSource:
                 await self.enter("documents")
             except SourceUnavailable:
                 continue
-            present = self.state.get(collection, {})
+            present = self._read_state(not_before).get(collection, {})
             order = sorted(key for key in map(_order, present) if last is None or key > last)
             batch = [deepcopy(present[key[1]]) for key in order[: self.snapshot_batch]]
             if not batch:
@@ -185,7 +216,7 @@ class ScriptedSource:
         if after > self.now:
             raise WatermarkInFuture()
         begin = bisect_left(self._log, after, key=_cluster_time)
-        end = bisect_right(self._log, after, key=_cluster_time)
+        end = min(bisect_right(self._log, after, key=_cluster_time), self._visible)
         again = any(_concerns(event, collections) for event in self._log[begin:end])
         if after <= self._forgotten or not again:
             raise HistoryLost()
@@ -194,7 +225,7 @@ class ScriptedSource:
     def read(self, collections: Collection[str], place: int, limit: int) -> tuple[list[Event], int]:
         """Return up to ``limit`` events from a place in the log on, and the place after them."""
         found: list[Event] = []
-        while place < len(self._log) and len(found) < limit:
+        while place < self._visible and len(found) < limit:
             event = self._log[place]
             if event.cluster_time <= self._forgotten:
                 raise HistoryLost()
@@ -202,6 +233,18 @@ class ScriptedSource:
                 found.append(event)
             place += 1
         return found, place
+
+    @property
+    def _visible(self) -> int:
+        """How much of the log readers see."""
+        return len(self._log) if self._majority is None else self._majority[1]
+
+    def _read_state(self, not_before: int) -> State:
+        """Return what a read that waits for ``not_before`` sees."""
+        if self._lagging is not None:
+            self._lagging = max(self._lagging, not_before)
+            return self.state_at(self._lagging)
+        return self.state if self._majority is None else self._majority[0]
 
     def _tick(self) -> int:
         self.now += 1

@@ -23,10 +23,12 @@ from tests.harness.link import Connection, Replica
 from tests.harness.model import ModelReplica, Row
 from tests.harness.whole import Whole
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
+pytestmark = pytest.mark.django_db(transaction=True)
 TABLES = list(MAPPINGS["tables"])
 State = dict[str, dict[Any, Row]]
 ROUNDS = 60
+MARKS = 110
+TIMES = 100
 
 
 @pytest.fixture
@@ -103,12 +105,14 @@ async def recorded(whole: Whole, chance: random.Random) -> History:
     history = History(replica)
 
     async def play_on(connection: Connection) -> None:
-        for number in range(ROUNDS // 2):
-            await asyncio.to_thread(play, whole.database, chance, f"r{len(history.states)}-{number}")
+        began, number = len(history.states), 0
+        while number < ROUNDS // 2 or len(history.states) - began < MARKS // 2:
+            await asyncio.to_thread(play, whole.database, chance, f"r{began}-{number}")
             if number % 9 == 8:
                 # Quiet for a while, so that a heartbeat comes.
                 quiet = len(replica.model.commits)
                 await connection.until(lambda quiet=quiet: len(replica.model.commits) > quiet + 1)  # type: ignore[misc]
+            number += 1
         await whole.settle(connection)
 
     async with whole.watched(), replica.connection() as connection:
@@ -129,8 +133,7 @@ async def resumed(server: Whole, history: History, mark: str, end: int) -> Histo
     return again
 
 
-@pytest.mark.parametrize("times", [15, pytest.param(100, marks=pytest.mark.slow)])
-async def test_at_random_watermarks_of_a_stream(whole: Whole, mongodb: MongoServer, times: int) -> None:
+async def test_at_100_random_watermarks_of_a_stream(whole: Whole, mongodb: MongoServer) -> None:
     """From each, exactly what follows comes, at this server and at another with another layer.
 
     Both show the same rows at the same watermark and send as many changes; so does the one at any later watermark.
@@ -141,14 +144,13 @@ async def test_at_random_watermarks_of_a_stream(whole: Whole, mongodb: MongoServ
     assert 0 in changes, "heartbeats"
     assert max(changes) > 40, "group commits"
     marks = list(history.states)
-    assert len(marks) > 50
+    assert len(marks) >= MARKS
     wanted = await asyncio.to_thread(everything, whole.database)
     end = Watermark.parse(marks[-1]).cluster_time
     other = Whole(mongodb.uri, whole.database, layer=FaultyLayer(InMemoryChannelLayer(), seed=5), keepalive=30.0)
     whole.limits = other.limits
     common = 0
-    for _ in range(times):
-        mark = chance.choice(marks[:-1])
+    for mark in chance.sample(marks[:-1], TIMES):
         one, another = await asyncio.gather(*(resumed(server, history, mark, end) for server in (whole, other)))
         assert shown(one.replica.model) == shown(another.replica.model) == wanted
         for same in one.states.keys() & another.states.keys():
@@ -156,7 +158,7 @@ async def test_at_random_watermarks_of_a_stream(whole: Whole, mongodb: MongoServ
             assert one.states[same] == another.states[same], (mark, same)
         counts = [sum(count for _, count in it.replica.model.transactions) for it in (one, another)]
         assert counts[0] == counts[1] > 0
-    assert common > times
+    assert common > TIMES
     await other.close()
 
 

@@ -481,6 +481,75 @@ async def test_a_fault_that_will_not_pass_ends_the_connection_without_a_reset() 
     assert replica.frames == []
 
 
+async def test_a_snapshot_read_from_a_secondary_that_lags_is_exact() -> None:
+    """The secondary has what was there long before, and catches up with what it is asked to wait for, no further."""
+    place = Place()
+    place.source.lag()
+    before = dict(place.source.state["messages"])
+    for _ in range(60):
+        place.writer.step()
+    assert place.source.state["messages"] != before
+    replica = place.replica()
+    await replica.sync()
+    assert place.is_exact(replica)
+    for _ in range(60):
+        place.writer.step()
+    again = place.replica(app_id="again")
+    await again.sync()
+    assert place.is_exact(again)
+
+
+async def test_without_its_time_a_read_from_that_secondary_would_be_old() -> None:
+    """What the test before this one rests on."""
+    place = Place()
+    place.source.lag()
+    place.source.insert("messages", {"_id": "newer", "body": "x"})
+    old = [document async for batch in place.source.documents("messages", 0) for document in batch]
+    assert "newer" not in {document["_id"] for document in old}
+    now = place.source.now
+    new = [document async for batch in place.source.documents("messages", now) for document in batch]
+    assert "newer" in {document["_id"] for document in new}
+
+
+@pytest.mark.parametrize("watched", [True, False], ids=["watched", "unwatched"])
+async def test_what_is_rolled_back_was_never_sent(watched: bool) -> None:
+    """Of a primary that loses its majority; its cluster times are used again by others. Thrice, with heartbeats.
+
+    One replica streams all the while, others begin before the rollback (and wait) and after it.
+    """
+    place = Place()
+    replica = place.replica(limits=BRISK)
+    await replica.sync()
+    async with AsyncExitStack() as stack:
+        if watched:
+            await stack.enter_async_context(place.watched(keepalive=0.1))
+        connection = await stack.enter_async_context(replica.connection())
+        for turn in range(3):
+            await place.writer.run(20)
+            await connection.until(lambda: place.is_exact(replica))
+            place.source.hold()
+            lost = place.source.insert("messages", {"_id": f"lost-{turn}", "body": "x"})
+            await place.writer.run(20)
+            early = place.replica(app_id=f"early-{turn}")
+            barriers = place.source.calls["barrier"]
+            syncing = asyncio.create_task(early.sync())
+            await until(lambda barriers=barriers: place.source.calls["barrier"] > barriers)  # type: ignore[misc]
+            assert not syncing.done()
+            place.source.roll_back()
+            await place.writer.run(60)
+            assert place.source.now > lost
+            await syncing
+            late = place.replica(app_id=f"late-{turn}")
+            await late.sync()
+            assert place.is_exact(late)
+            async with early.connection() as following:
+                await following.until(lambda early=early: place.is_exact(early))  # type: ignore[misc]
+            await connection.until(lambda: place.is_exact(replica))
+            assert (f"lost-{turn}",) not in replica.model.rows("message")
+    assert rising(replica)
+    assert replica.model.reset is None
+
+
 def test_a_publication_that_does_not_exist_is_refused() -> None:
     with pytest.raises(UnknownPublication):
         compiled().published(["none"])

@@ -193,7 +193,8 @@ async def test_a_new_revision_is_taken_up() -> None:
     async with watching(Scene()) as it:
         await it.hear_up_to(it.insert("a"))
         it.revision = Revision(2, compiled(MESSAGE, other))
-        await until(lambda: it.source.calls["barrier"] == 2 and bool(it.source.feeds))
+        # Half a second is left for what is known of the database, which a process asks twice a second.
+        await until(lambda: it.source.calls["barrier"] == 2 and bool(it.source.feeds), 1.5)
         batch = await it.hear_up_to(it.source.insert("rooms", {"_id": 1, "kind": "other"}))
         assert batch.fingerprints == it.revision.mapping.fingerprints
         assert len(batch.frames) == 1
