@@ -44,6 +44,20 @@ class ConfigurationUnavailable(ZerosourceError):
     remedy = "Check that SCHEMA_URL/SCHEMA_FILE and TABLE_MAPPINGS_URL/TABLE_MAPPINGS_FILE can be read from here."
 
 
+class DatabaseUnavailable(ZerosourceError):
+    """The database did not answer."""
+
+    code = "ZS103"
+    retryable = True
+    remedy = "Check DATABASE_URL, and that the database runs and can be reached from here."
+
+    @classmethod
+    def of(cls, error: Exception) -> DatabaseUnavailable:
+        """Return the error for what Django raised, its words in one line."""
+        words = " ".join(str(error).split()).rstrip(".?")
+        return cls(f"The database did not answer: {words}.")
+
+
 class MappingError(ZerosourceError):
     """A table mapping is not valid."""
 

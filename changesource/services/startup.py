@@ -12,11 +12,11 @@ from contextlib import contextmanager
 
 from django.contrib.auth import get_user_model
 from django.core.management import call_command
-from django.db import connection
+from django.db import OperationalError, connection
 
 from changesource.backoff import Backoff
 from changesource.conf import Settings
-from changesource.exceptions import ConfigurationUnavailable, SourceUnavailable
+from changesource.exceptions import ConfigurationUnavailable, DatabaseUnavailable, SourceUnavailable
 from changesource.services import configuration
 from changesource.services.inspection import inspector
 from changesource.services.runtime import mongodb_uri
@@ -26,13 +26,29 @@ from changesource.store import api_keys
 logger = logging.getLogger(__name__)
 MIGRATION_LOCK = 0x7A65726F  # any number that is ours
 LOAD_TRIES = 5
+# Seconds that a process waits for its database at the start; then its supervisor may start it again.
+DATABASE_PATIENCE = 60.0
 FIRST_API_KEY = "first"
 
 
-def prepare_database() -> None:
-    """Apply migrations that are missing; processes that start at once take turns."""
-    with _alone():
-        call_command("migrate", verbosity=0, interactive=False)
+def prepare_database(patience: float = 0) -> None:
+    """Apply migrations that are missing; processes that start at once take turns.
+
+    A database that does not answer is waited for up to ``patience`` seconds. Raises ``DatabaseUnavailable``.
+    """
+    deadline, backoff = time.monotonic() + patience, Backoff(first=0.5, longest=5.0)
+    while True:
+        try:
+            with _alone():
+                call_command("migrate", verbosity=0, interactive=False)
+        except OperationalError as error:
+            connection.close()
+            if time.monotonic() >= deadline:
+                raise DatabaseUnavailable.of(error) from error
+            logger.warning("the database does not answer, waiting", extra={"error": str(DatabaseUnavailable.of(error))})
+            time.sleep(backoff.next_delay())
+        else:
+            return
 
 
 @contextmanager

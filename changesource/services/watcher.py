@@ -123,7 +123,9 @@ class Watcher:
 
     async def _superseded(self, revision: Revision) -> None:
         """Return once another revision is published."""
-        while (await self._revision()).number == revision.number:
+        while True:
+            if (await self._revision()).number != revision.number:
+                return
             await asyncio.sleep(REVISION_SECONDS)
 
     async def _prepare(self, revision: Revision) -> None:

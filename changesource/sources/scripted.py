@@ -56,6 +56,8 @@ class ScriptedSource:
         self._forgotten = 0
         # While no majority confirms: the state and the length of the log that one has.
         self._majority: tuple[State, int] | None = None
+        self._confirmed = asyncio.Event()
+        self._confirmed.set()
         self._lagging: int | None = None
         self._plans: dict[tuple[Call, int], list[Callable[[], object]]] = {}
         self._transactions = count(1)
@@ -101,10 +103,12 @@ class ScriptedSource:
     def hold(self) -> None:
         """From now on no majority confirms what is written: readers see nothing of it, barriers wait."""
         self._majority = deepcopy(self.state), len(self._log)
+        self._confirmed.clear()
 
     def confirm(self) -> None:
-        """A majority has all that was written."""
+        """A majority has all that is written."""
         self._majority = None
+        self._confirmed.set()
         for feed in self.feeds:
             feed.arrived.set()
 
@@ -114,7 +118,7 @@ class ScriptedSource:
             self.state, length = self._majority
             del self._log[length:]
             self.now = max(self._log[-1].cluster_time if self._log else START, self._forgotten)
-            self._majority = None
+            self.confirm()
 
     def lag(self) -> None:
         """From now on documents are read from a secondary that has what is here now, and no more than it must."""
@@ -152,8 +156,7 @@ class ScriptedSource:
         await self.enter("barrier")
         written = Event("barrier", self._tick(), BARRIERS, target=name)
         self._append([written])
-        while self._majority is not None:
-            await asyncio.sleep(0)
+        await self._confirmed.wait()
         if written not in self._log:
             raise SourceUnavailable("the barrier was rolled back")
         return written.cluster_time

@@ -175,13 +175,23 @@ class Writers:
     """
 
     def __init__(
-        self, uri: str, database: str, threads: int = 3, seed: int = 7, items: int = 50_000, pause: float = 0
+        self,
+        uri: str,
+        database: str,
+        threads: int = 3,
+        seed: int = 7,
+        items: int = 50_000,
+        pause: float = 0,
+        patient: bool = False,
     ) -> None:
         """``items`` is how many items there are to be changed; writers of one database need seeds of their own.
 
         ``pause`` is in seconds, between two steps of a thread: for writers that leave others their share of the CPU.
+        ``patient`` ones go on after an error, which they count in ``faults``.
         """
         self._pause = pause
+        self._patient = patient
+        self.faults = 0
         self._uri = uri
         self._database = database
         self._items = items
@@ -227,8 +237,10 @@ class Writers:
                 try:
                     self._step(client, database, chance, f"{seed}-{step}")
                 except PyMongoError as error:
-                    self.errors.append(error)
-                    return
+                    if not self._patient:
+                        self.errors.append(error)
+                        return
+                    self.faults += 1
 
     def _step(
         self, client: MongoClient[Document], database: Database[Document], chance: random.Random, name: str

@@ -19,7 +19,7 @@ from tests.conftest import MongoServer
 from tests.harness.app import fill, item
 from tests.harness.whole import Whole
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
+pytestmark = pytest.mark.django_db(transaction=True)
 Act = Callable[[Database[Any]], object]
 ITEMS = 60
 

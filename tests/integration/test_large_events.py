@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import random
 import string
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
 from pymongo.database import Database
 
+from changesource.sources.mongodb.feed import ChangeCursor
 from tests.conftest import MongoServer
 from tests.harness.app import fill
 from tests.harness.whole import Whole
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
+pytestmark = pytest.mark.django_db(transaction=True)
 LARGE = 12 * 1024 * 1024
 
 
@@ -33,8 +34,26 @@ async def whole(mongodb: MongoServer, mongo: Database[Any]) -> AsyncIterator[Who
     await made.close()
 
 
+@pytest.fixture
+def fragments(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """Which (fragment, of) of an event the server sent, of those that it split into several."""
+    found: list[tuple[int, int]] = []
+    read = ChangeCursor.more
+
+    async def noting(self: ChangeCursor, wait_ms: int) -> Sequence[Any]:
+        batch = await read(self, wait_ms)
+        parts = [raw["splitEvent"] for raw in batch if "splitEvent" in raw]
+        found.extend((part["fragment"], part["of"]) for part in parts if part["of"] > 1)
+        return batch
+
+    monkeypatch.setattr(ChangeCursor, "more", noting)
+    return found
+
+
 @pytest.mark.parametrize("watched", [True, False], ids=["watched", "unwatched"])
-async def test_documents_of_12_mb(whole: Whole, mongo: Database[Any], watched: bool) -> None:
+async def test_documents_of_12_mb(
+    whole: Whole, mongo: Database[Any], fragments: list[tuple[int, int]], watched: bool
+) -> None:
     """In the snapshot, inserted, updated (the event holds the new text and the whole document) and deleted."""
     items = mongo["items"]
     items.insert_one({"_id": "there", "name": text(LARGE, 1)})
@@ -59,6 +78,9 @@ async def test_documents_of_12_mb(whole: Whole, mongo: Database[Any], watched: b
         async with replica.connection() as connection:
             await whole.settle(connection)
     assert len(replica.model.rows("item")[("there",)]["name"]) == LARGE
+    # The update's event was in fact split, and every part of it came.
+    assert len(fragments) > 1
+    assert {fragment for fragment, _ in fragments} == set(range(1, fragments[0][1] + 1))
 
 
 async def test_a_reply_beyond_the_message_limit(whole: Whole, mongo: Database[Any], mongodb: MongoServer) -> None:

@@ -30,7 +30,9 @@ def transaction(database: Database[Any], name: str) -> None:
 
 
 @pytest.mark.parametrize("watched", [True, False], ids=["watched", "unwatched"])
-async def test_5000_operations_in_replies_of_100_events(mongodb: MongoServer, mongo: Database[Any], watched: bool) -> None:
+async def test_5000_operations_in_replies_of_100_events(
+    mongodb: MongoServer, mongo: Database[Any], watched: bool
+) -> None:
     """Other writes come before and after; nobody sees a part of it, and nothing else is in it."""
     fill(mongo, 20, others=10)
     whole = Whole(mongodb.uri, mongo, feed_batch=100)

@@ -18,8 +18,9 @@ from devtools.secantusdb import SecantusDB
 from tests.conftest import DeploymentFactory
 from tests.harness.app import MAPPINGS, fill
 from tests.harness.reader import Reader
+from tests.harness.waiting import until
+from tests.harness.whole import Whole
 
-pytestmark = pytest.mark.slow
 CONNECTS = 200
 AT_ONCE = 20
 # A pool may still grow a little; what leaks would do so with each of the hundred connects of the second half.
@@ -60,6 +61,45 @@ async def come_and_go(url: str, number: int, frames: int) -> None:
                 await socket.recv()
         if number % 2:
             socket.transport.abort()
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_sessions_that_end_in_mid_snapshot_leave_no_task_or_cursor(
+    secantusdb: Callable[..., SecantusDB],
+) -> None:
+    """Two hundred sessions in this process, where tasks can be counted, ended anywhere in the copy or the replay."""
+    mongodb = await asyncio.to_thread(secantusdb)
+    client: MongoClient[dict[str, Any]] = MongoClient(mongodb.uri)
+    await asyncio.to_thread(fill, client["own"], 600, 30)
+    whole = Whole(mongodb.uri, client["own"], snapshot_batch=50)
+    chance = random.Random(6)
+    reached: set[str] = set()
+
+    async def come_and_go(number: int) -> None:
+        replica = whole.replica(app_id=f"passing_{number % 7}")
+        left = chance.randint(0, 25)
+
+        async def on_frame(frame: str) -> None:
+            nonlocal left
+            left -= 1
+            reached.add(frame[:20])
+
+        replica.on_frame = on_frame
+        async with replica.connection() as connection:
+            await connection.until(lambda: left <= 0 or bool(replica.model.commits))
+
+    # What the driver keeps for good is there after the first of them.
+    await come_and_go(0)
+    before = asyncio.all_tasks()
+    for start in range(0, CONNECTS, AT_ONCE):
+        await asyncio.gather(*map(come_and_go, range(start, start + AT_ONCE)))
+    assert '["data",{"tag":"back' in reached
+    with suppress(TimeoutError):
+        await until(lambda: len(asyncio.all_tasks()) <= len(before))
+    assert len(asyncio.all_tasks()) <= len(before), asyncio.all_tasks() - before
+    await settled(lambda: cursors(client), 0, "cursors")
+    await whole.close()
+    client.close()
 
 
 async def test_connects_and_disconnects_in_mid_snapshot(

@@ -15,6 +15,7 @@ from pymongo import MongoClient
 from pymongo.database import Database
 
 from devtools.postgres import Postgres
+from devtools.processes import ProcessError
 from devtools.redis import RedisServer
 from devtools.secantusdb import SecantusDB
 from tests.conftest import DeploymentFactory, MongoServer
@@ -23,7 +24,7 @@ from tests.harness.failpoints import failing
 from tests.harness.reader import Reader
 from tests.harness.whole import Whole
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
+pytestmark = pytest.mark.django_db(transaction=True)
 CODES = [43, 237, 11601, 6, 89, 91, 189, 10107, 11600, 13435, 262, 0]  # 0 drops the connection
 COMMANDS = ["aggregate", "getMore", "find", "update"]
 
@@ -217,3 +218,30 @@ async def test_the_database_is_away(deployment: DeploymentFactory, mongo: Databa
         await through_a_server(deployment, mongo, stop, DATABASE_URL=url)
     finally:
         await asyncio.to_thread(own.stop)
+
+
+def test_a_start_while_the_database_is_away(
+    deployment: DeploymentFactory, mongo: Database[Any], tmp_path: Path
+) -> None:
+    """``serve`` and ``runwatcher`` wait for it; a command says in one line what is wrong."""
+    fill(mongo, 10, others=5)
+    own = Postgres(tmp_path / "postgres")
+    own.start()
+    try:
+        place = deployment(migrate=False, DATABASE_URL=own.create_database("zerosource"))
+        place.configure(mappings=MAPPINGS)
+        own.stop()
+        with pytest.raises(
+            ProcessError, match=r"CommandError: ZS103 The database did not answer: .* DATABASE_URL"
+        ) as it:
+            place.manage("createapikey", "one")
+        assert "Traceback" not in str(it.value)
+        server, watcher = place.server("--no-watcher", wait=False), place.watcher()
+        for process in (server, watcher):
+            process.wait_until(lambda process=process: "waiting" in process.log_text(), "the wait")  # type: ignore[misc]
+        own.start()
+        server.wait_until(server.answers, "/healthz")
+        watcher.wait_until(lambda: "Watching." in watcher.log_text(), "the watcher")
+        assert "Traceback" not in server.log_text() + watcher.log_text()
+    finally:
+        own.stop()

@@ -21,6 +21,7 @@ from changesource.exceptions import (
 )
 from changesource.sources.mongodb.inspect import id_types
 from changesource.sources.mongodb.source import MongoSource
+from devtools.processes import ProcessError
 from devtools.secantusdb import SecantusDB
 from tests.conftest import DeploymentFactory, MongoServer
 from tests.harness.app import MAPPINGS, fill
@@ -108,6 +109,33 @@ def test_the_start_refuses_it(deployment: DeploymentFactory, mongo: Database[Any
     place = deployment()
     place.configure(mappings=mappings("odd"))
     ends_with(place, "ZS314", f"odd is a {kind}", "Map the collection")
+
+
+def test_the_checks_tell_each_that_is_refused(deployment: DeploymentFactory, mongo: Database[Any]) -> None:
+    """``manage.py check`` names them all; a draft that is sound, or a MongoDB that is away, lets it pass."""
+    fill(mongo, 5, others=5)
+    place = deployment()
+    path = place.directory / "mappings.json"
+    path.write_text(json.dumps(mappings("odd", "string")))
+    place.manage("importmappings", str(path))
+    assert "no issues" in place.manage("check", "--tag", "changesource")
+    for name, kind in (("odd", "capped"), ("rooms", "view")):
+        mongo.drop_collection(name)
+        mongo.create_collection(name, **KINDS[kind])
+    with pytest.raises(ProcessError) as caught:
+        place.manage("check")
+    for words in ("changesource.ZS314) odd is a capped collection", "changesource.ZS314) rooms is a view", "HINT: Map"):
+        assert words in str(caught.value)
+    place.environment["MONGODB_URI"] = "mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=200"
+    place.manage("check")
+
+
+def test_the_checks_refuse_a_server_that_will_not_do(deployment: DeploymentFactory, other: tuple[str, str]) -> None:
+    kind, uri = other
+    code, what, _ = OTHER_SERVERS[kind][2]
+    place = deployment(MONGODB_URI=uri, MONGODB_DATABASE="own")
+    with pytest.raises(ProcessError, match=rf"changesource\.{code}\).*{what}"):
+        place.manage("check", "--tag", "changesource")
 
 
 def test_the_start_refuses_a_standalone_server(

@@ -5,13 +5,14 @@ from __future__ import annotations
 from argparse import ArgumentParser
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 
+from changesource.management.commands._coded import CodedCommand
 from changesource.services import startup
 from changesource.store import api_keys
 
 
-class Command(BaseCommand):
+class Command(CodedCommand):
     """Prints the key alone on stdout, so that a script can take it."""
 
     help = "Make an API key for a zero-cache and print it; it is shown this once, only its hash is kept."

@@ -7,14 +7,15 @@ from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 
+from changesource.management.commands._coded import CodedCommand
 from changesource.mapping.formats import write_specification
 from changesource.services import startup
 from changesource.store.mappings import read_draft
 
 
-class Command(BaseCommand):
+class Command(CodedCommand):
     """Writes all tables, disabled ones too, and all publications, in the form that importmappings reads."""
 
     help = "Write the table mappings and publications, as they are edited, as JSON."

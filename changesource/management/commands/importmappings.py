@@ -6,9 +6,10 @@ from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 
 from changesource.exceptions import ZerosourceError
+from changesource.management.commands._coded import CodedCommand
 from changesource.mapping.formats import combine, read_mappings, read_schema, read_specification
 from changesource.mapping.json_reading import parse
 from changesource.services import startup
@@ -17,7 +18,7 @@ from changesource.services.configuration import import_specification
 from changesource.services.inspection import inspector
 
 
-class Command(BaseCommand):
+class Command(CodedCommand):
     """Makes the file's tables and publications in the admin, or changes those of the same names, and publishes."""
 
     help = "Take table mappings from a JSON file, in any of the forms that are read, and publish them."

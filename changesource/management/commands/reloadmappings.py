@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 
 from changesource.conf import settings
 from changesource.exceptions import ZerosourceError
+from changesource.management.commands._coded import CodedCommand
 from changesource.services import startup
 from changesource.services.configuration import load_managed
 from changesource.services.inspection import inspector
 
 
-class Command(BaseCommand):
+class Command(CodedCommand):
     """Serves what the files and URLs give now, even where an earlier content came back."""
 
     help = "Read SCHEMA_* and TABLE_MAPPINGS_* again and serve what they give, earlier contents included."

@@ -5,13 +5,14 @@ from __future__ import annotations
 from argparse import ArgumentParser
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 
+from changesource.management.commands._coded import CodedCommand
 from changesource.services import startup
 from changesource.store import api_keys
 
 
-class Command(BaseCommand):
+class Command(CodedCommand):
     """Revokes by name; a key revoked before stays so."""
 
     help = "Refuse new connections with an API key of the database. Open ones go on until they end."

@@ -6,15 +6,13 @@ import asyncio
 import signal
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
-
 from changesource import conf
-from changesource.exceptions import ZerosourceError
+from changesource.management.commands._coded import CodedCommand
 from changesource.services import startup
 from changesource.services.runtime import runtime
 
 
-class Command(BaseCommand):
+class Command(CodedCommand):
     """Watch MongoDB for all servers."""
 
     help = "Watch MongoDB and publish its changes to the channel layer, for servers that run with --no-watcher."
@@ -24,13 +22,10 @@ class Command(BaseCommand):
         chosen = conf.settings()
         if not chosen.redis_url:
             self.stderr.write("REDIS_URL is not set: nobody outside this process hears what it publishes.")
-        try:
-            startup.prepare_database()
-            startup.load_mappings(chosen)
-            startup.check_source(chosen)
-            asyncio.run(self._watch())
-        except ZerosourceError as error:
-            raise CommandError(str(error)) from error
+        startup.prepare_database(startup.DATABASE_PATIENCE)
+        startup.load_mappings(chosen)
+        startup.check_source(chosen)
+        asyncio.run(self._watch())
 
     async def _watch(self) -> None:
         shared = runtime()

@@ -6,18 +6,19 @@ import os
 from argparse import ArgumentParser
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 
 from changesource import conf
 from changesource.embedded import EmbeddedMongoDB, listens
-from changesource.exceptions import SettingError, ZerosourceError
+from changesource.exceptions import SettingError
+from changesource.management.commands._coded import CodedCommand
 from changesource.services import access, sample, startup
 
 LOOPBACK = "127.0.0.1"
 EVERYWHERE = "0.0.0.0"  # noqa: S104 - a server in a container must listen there
 
 
-class Command(BaseCommand):
+class Command(CodedCommand):
     """Serve replicas, the admin and the health pages."""
 
     help = "Serve WebSocket clients and the admin, with flow control; runs the watcher too unless --no-watcher."
@@ -38,7 +39,7 @@ class Command(BaseCommand):
         try:
             chosen = conf.settings()
             host = options["host"] or (LOOPBACK if chosen.debug else EVERYWHERE)
-            startup.prepare_database()
+            startup.prepare_database(startup.DATABASE_PATIENCE)
             access.check_host(host, chosen)
             if options["sample_data"] and sample.load(chosen, embedded=embedded is not None):
                 self.stdout.write("Sample data: users, rooms, messages and accounts, and mappings for them.")
@@ -46,8 +47,6 @@ class Command(BaseCommand):
             if embedded:
                 self.stdout.write(f"MongoDB        {embedded.uri}   (MONGODB_URI, the embedded one)")
             self._serve(chosen, host, watch=not options["no_watcher"])
-        except ZerosourceError as error:
-            raise CommandError(str(error)) from error
         finally:
             if embedded:
                 embedded.stop()
@@ -58,16 +57,12 @@ class Command(BaseCommand):
         if chosen.mongodb_uri:
             return None
         if not chosen.debug:
-            error = SettingError("MONGODB_URI is not set.", remedy="Set it to the URI of a MongoDB replica set.")
-            raise CommandError(str(error))
+            raise SettingError("MONGODB_URI is not set.", remedy="Set it to the URI of a MongoDB replica set.")
         if listens(chosen.port):
             # Said now, since two processes cannot share the embedded MongoDB's files either.
             raise CommandError(f"Port {chosen.port} is taken: stop what holds it (another `serve`?), or set PORT.")
         embedded = EmbeddedMongoDB(chosen.data_dir / "mongodb")
-        try:
-            embedded.start()
-        except SettingError as error:
-            raise CommandError(str(error)) from error
+        embedded.start()
         os.environ["MONGODB_URI"] = embedded.uri
         conf.settings.cache_clear()
         return embedded

@@ -1,0 +1,46 @@
+"""System checks that ask MongoDB. ``manage.py check`` alone registers them: no other command waits for MongoDB."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from django.apps import AppConfig
+from django.core.checks import CheckMessage, Error, Warning, register
+from django.db import Error as DatabaseFailure
+
+from changesource.exceptions import DatabaseUnavailable, SourceRefused, SourceUnavailable, ZerosourceError
+from changesource.services.inspection import inspector
+from changesource.store.mappings import read_draft
+
+TAG = "changesource"
+
+
+@register(TAG)
+def check_source(app_configs: Sequence[AppConfig] | None, **options: Any) -> list[CheckMessage]:
+    """Whether MongoDB, and the collections that are mapped in the draft, can be watched."""
+    inspect = inspector()
+    if inspect is None:
+        return [Warning("MONGODB_URI is not set, so MongoDB was not checked.", id=f"{TAG}.W001")]
+    try:
+        tables = [table for table in read_draft().tables if table.enabled]
+    except DatabaseFailure as error:
+        return [_message(Warning, DatabaseUnavailable.of(error))]
+    found: list[CheckMessage] = []
+    try:
+        inspect(())
+        # One by one, so that each that is refused is told.
+        for collection in sorted({table.collection for table in tables}):
+            try:
+                inspect([collection])
+            except SourceRefused as error:
+                found.append(_message(Error, error))
+    except SourceRefused as error:
+        found.append(_message(Error, error))
+    except SourceUnavailable as error:
+        found.append(_message(Warning, error))
+    return found
+
+
+def _message(kind: type[Error] | type[Warning], error: ZerosourceError) -> CheckMessage:
+    return kind(error.message, hint=error.remedy, id=f"{TAG}.{error.code}")

@@ -1,0 +1,23 @@
+"""What all commands of this app share: errors are told in one line, by code."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+from django.db import Error as DatabaseFailure
+
+from changesource.exceptions import DatabaseUnavailable, ZerosourceError
+
+
+class CodedCommand(BaseCommand):
+    """A command that ends with the error's code, words and remedy, instead of a traceback."""
+
+    def execute(self, *args: Any, **options: Any) -> str | None:
+        """Run it. Raises ``CommandError`` alone."""
+        try:
+            return super().execute(*args, **options)
+        except ZerosourceError as error:
+            raise CommandError(str(error)) from error
+        except DatabaseFailure as error:
+            raise CommandError(str(DatabaseUnavailable.of(error))) from error
