@@ -20,6 +20,7 @@ from changesource.fields import OrderedJSONField
 from changesource.mapping.rows import compile_table
 from changesource.models import ColumnMapping, Publication, TableMapping
 from changesource.services.configuration import publish
+from changesource.services.consequences import consequences
 from changesource.services.inspection import inspector
 from changesource.store.mappings import latest_revision
 
@@ -133,6 +134,7 @@ class TableMappingAdmin(TableModelAdmin):
         """The list, with what is served now."""
         context = {
             "served": latest_revision(),
+            "consequences": consequences(),
             "may_publish": super().has_change_permission(request),
             **(extra_context or {}),
         }

@@ -74,7 +74,7 @@ def publish(by: str, note: str = "", inspect: Inspect | None = None) -> MappingR
     with transaction.atomic():
         draft = store.read_draft()
     check(draft)
-    served = _served(draft, inspect)
+    served = to_serve(draft, inspect)
     with transaction.atomic():
         return _record(served, by, note)
 
@@ -111,7 +111,7 @@ def import_specification(
     check(merged)
     changes = _changes(draft, spec)
     if not dry_run:
-        served = _served(merged, inspect)
+        served = to_serve(merged, inspect)
         with transaction.atomic():
             store.save(spec, managed_by="")
             _record(served, by, note)
@@ -169,7 +169,7 @@ def _take_managed(
     )
     merged = _only_known(_merged(kept, spec))
     check(merged)
-    served = _served(merged, inspect)
+    served = to_serve(merged, inspect)
     with transaction.atomic():
         if not store.note_content(content_hash, origin) and not again:
             return store.latest_revision()  # another process was faster
@@ -199,8 +199,8 @@ def _record(served: Specification, by: str, note: str) -> MappingRevision:
     return revision
 
 
-def _served(spec: Specification, inspect: Inspect | None) -> Specification:
-    """The enabled tables, with the types of ``_id`` filled in, and the publications of them.
+def to_serve(spec: Specification, inspect: Inspect | None) -> Specification:
+    """What publishing ``spec`` serves: the enabled tables, with the types of ``_id`` filled in, and their publications.
 
     Where ``inspect`` cannot tell (the collection is empty), the type that was served last for the table stays.
     """

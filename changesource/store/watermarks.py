@@ -85,6 +85,12 @@ def note_watcher(position: int, state: str = "watching") -> None:
     Row.objects.update_or_create(values, kind=Row.Kind.WATCHER, app_id="", shard_num=0)
 
 
+def replicas() -> list[tuple[str, list[str], str]]:
+    """Return all known replicas, as (name, publications, state)."""
+    rows = Row.objects.filter(kind=Row.Kind.REPLICA)
+    return [(str(row), list(row.publications), row.state) for row in rows]
+
+
 def resyncs_wanted() -> frozenset[tuple[str, int]]:
     """Return the replicas, as (app id, shard), that operators asked to sync anew."""
     rows = Row.objects.filter(kind=Row.Kind.REPLICA, resync_wanted=True)

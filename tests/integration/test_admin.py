@@ -145,6 +145,37 @@ def test_a_publication_takes_tables(admin_client: Client) -> None:
     assert list(Publication.objects.get().tables.all()) == [table]
 
 
+def said(client: Client) -> str:
+    """What the list says that publishing would do."""
+    return str(client.get(LIST).context["consequences"])
+
+
+def test_what_publishing_does_is_said_before(admin_client: Client) -> None:
+    """Which replicas would sync anew, which would be refused, and which notice nothing."""
+    for name in ("one", "two"):
+        admin_client.post(ADD, form([ID, TEXT], name=name))
+        table = TableMapping.objects.get(name=name)
+        Publication.objects.create(name=f"p-{name}").tables.add(table)
+    assert said(admin_client) == ""
+    admin_client.post(f"{LIST}publish/")
+    assert said(admin_client) == "The draft is what is served."
+    assert "The draft is what is served." in admin_client.get(LIST).content.decode()
+    Watermark.objects.create(kind="replica", app_id="a", publications=["p-one"], state="streaming")
+    Watermark.objects.create(kind="replica", app_id="b", publications=["p-two"])
+    Watermark.objects.create(kind="replica", app_id="all", state="disconnected")
+    Watermark.objects.create(kind="watcher")
+    TableMapping.objects.filter(name="one").update(description="Told to nobody.")
+    assert said(admin_client) == "Publishing the draft resets no replica."
+    TableMapping.objects.filter(name="one").update(filter={"a": 1})
+    resets = "Publishing the draft makes these replicas sync anew: a/0 (streaming), all/0 (disconnected)."
+    assert said(admin_client) == resets
+    Publication.objects.filter(name="p-two").delete()
+    refused = "These ask for a publication that would not exist, and would be refused: b/0."
+    assert said(admin_client) == f"{resets} {refused}"
+    TableMapping.objects.filter(name="one").update(primary_key=["missing"])
+    assert said(admin_client).startswith("The draft cannot be published as it is: tables.one.primary_key")
+
+
 def test_an_unsound_draft_is_not_published(admin_client: Client) -> None:
     TableMapping.objects.create(name="a", collection="c", primary_key=["id"])
     page = admin_client.post(f"{LIST}publish/", follow=True).content.decode()
