@@ -11,6 +11,12 @@ from pymongo import MongoClient
 APP_NAME = "zerosource"
 
 
+def fail_next(client: MongoClient[dict[str, Any]], command: str, *, code: int) -> None:
+    """Fail our own next ``command``, once."""
+    data = {"failCommands": [command], "appName": APP_NAME, "errorCode": code}
+    client.admin.command({"configureFailPoint": "failCommand", "mode": {"times": 1}, "data": data})
+
+
 @contextmanager
 def failing(
     client: MongoClient[dict[str, Any]], commands: Sequence[str], mode: object, *, code: int = 0
