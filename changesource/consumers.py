@@ -79,3 +79,14 @@ class ChangeStreamConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # the
     async def disconnect(self, code: int) -> None:
         """End the session."""
         await self.end()
+
+
+class UnknownPathConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # the package has no types
+    """Refuses what asks for another path than the change stream's."""
+
+    channel_layer_alias = "none"
+
+    async def connect(self) -> None:
+        """Refuse (HTTP 403)."""
+        logger.warning("connection refused", extra={"why": "The path is not /changes/v0/stream."})
+        await self.close()

@@ -6,13 +6,23 @@ import json
 import logging
 import re
 from datetime import UTC, datetime
+from functools import lru_cache
+from urllib.parse import quote, quote_plus
+
+from changesource.conf import settings
+from changesource.exceptions import SettingError
 
 # What every record has; all else on a record came from `extra`. Django adds the request to its own records, whose text
 # has the query string: an API key may be in it.
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "request"}
 
-# An API key in a URL, wherever it got into a line: in an exception's text, in the repr of a request.
-_KEY_IN_URL = re.compile(r"""((?:\bapiKey|[?&]k)=)[^&\s"'\\<>]+""")
+# An API key in a URL, wherever it got into a line: in an exception's text, in the repr of a request, in a path where
+# somebody forgot the question mark or encoded too much; and the part of a URL that holds a password.
+_KEYS = (
+    (re.compile(r"""((?:\bapiKey|[?&]k)(?:=|%3D))[^&\s"'\\<>]+""", re.IGNORECASE), r"\1***"),
+    (re.compile(r"\bzs_[\w-]{8,}"), "zs_***"),
+    (re.compile(r"//[^/\s@\"']+@"), "//***@"),
+)
 
 
 def fields_of(record: logging.LogRecord) -> dict[str, object]:
@@ -41,7 +51,7 @@ class TextFormatter(_Formatter):
         line = f"{self.formatTime(record)} {record.levelname} {record.name}: {record.getMessage()}"
         pairs = "".join(f" {name}={_shown(value)}" for name, value in fields_of(record).items())
         trouble = self.trouble(record)
-        return _without_keys(f"{line}{pairs}\n{trouble}" if trouble else line + pairs)
+        return without_keys(f"{line}{pairs}\n{trouble}" if trouble else line + pairs)
 
 
 class JsonFormatter(_Formatter):
@@ -58,11 +68,27 @@ class JsonFormatter(_Formatter):
         line.update((name, value) for name, value in fields_of(record).items() if name not in line)
         if trouble := self.trouble(record):
             line["traceback"] = trouble
-        return _without_keys(json.dumps(line, default=str))
+        return without_keys(json.dumps(line, default=str))
 
 
-def _without_keys(line: str) -> str:
-    return _KEY_IN_URL.sub(r"\1***", line)
+def without_keys(line: str) -> str:
+    """Return ``line`` without what is or may be an API key or a password: those of the settings, and by their form."""
+    for key in _own_keys():
+        line = line.replace(key, "***")
+    for pattern, instead in _KEYS:
+        line = pattern.sub(instead, line)
+    return line
+
+
+@lru_cache(maxsize=1)
+def _own_keys() -> tuple[str, ...]:
+    """The keys of the settings, also percent-encoded; the longest first, since one may be the beginning of another."""
+    try:
+        keys = settings().api_keys
+    except SettingError:
+        return ()  # the process is about to say so, and to end
+    forms = {form for key in keys for form in (key, quote(key, safe=""), quote_plus(key))}
+    return tuple(sorted(forms, key=len, reverse=True))
 
 
 def _shown(value: object) -> str:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from django.urls import path
+from django.urls import path, re_path
 
-from changesource.consumers import ChangeStreamConsumer
+from changesource.consumers import ChangeStreamConsumer, UnknownPathConsumer
 
-websocket_urlpatterns = [path("changes/v0/stream", ChangeStreamConsumer.as_asgi())]
+websocket_urlpatterns = [
+    path("changes/v0/stream", ChangeStreamConsumer.as_asgi()),
+    # Else the router raises, and its error has the path, in which there may be a key.
+    re_path("", UnknownPathConsumer.as_asgi()),
+]

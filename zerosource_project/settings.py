@@ -77,6 +77,10 @@ def _database(url: str) -> dict[str, Any]:
         }
     else:
         entry["CONN_HEALTH_CHECKS"] = True
+        # A server that swallows what it is sent must not hold up a thread for good; what the URL says comes first.
+        options = entry.setdefault("OPTIONS", {})
+        for name, value in {"connect_timeout": 10, "tcp_user_timeout": 10_000}.items():
+            options.setdefault(name, value)
     return entry
 
 

@@ -9,6 +9,7 @@ from bson import json_util
 from bson.binary import UuidRepresentation
 
 from changesource.exceptions import RowRejected, UnknownPublication
+from changesource.mapping.documents import Salvaged
 from changesource.mapping.fingerprint import replica_fingerprint, table_fingerprint
 from changesource.mapping.rows import CompiledTable, JsonRow, compile_table
 from changesource.mapping.spec import Specification, TableSpec
@@ -55,6 +56,7 @@ class MappedTable:
         """Compile ``spec`` for documents of ``database``; ``MappingError`` where it is wrong."""
         self.name = spec.name
         self.collection = spec.collection
+        self._skips = spec.error_policy == "skip"
         self.compiled: CompiledTable = compile_table(spec)
         self.fingerprint = table_fingerprint(database, spec)
         self.table = mapped_table(
@@ -65,6 +67,8 @@ class MappedTable:
 
     def row(self, document: Mapping[str, object], report: Report) -> JsonRow | None:
         """Return the row of ``document``, None where the filter or an error leaves it out."""
+        if isinstance(document, Salvaged) and not self._takes(document, report):
+            return None
         try:
             row, faults = self.compiled.row_with_errors(document)
         except RowRejected as error:
@@ -73,6 +77,14 @@ class MappedTable:
         for fault in faults:
             report(RowFault(self.name, _shown_id(document), fault.column, fault.reason, left_out=False))
         return row
+
+    def _takes(self, document: Salvaged, report: Report) -> bool:
+        """Report the fields that cannot be decoded, by the error policy as missing or as a row left out."""
+        left_out = self._skips
+        for name in document.unreadable:
+            reason = "its BSON cannot be decoded by the driver"
+            report(RowFault(self.name, _shown_id(document), name, reason, left_out))
+        return not left_out
 
     def upsert(
         self, document: Mapping[str, object], encode: Callable[[JsonRow], bytes], report: Report

@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable
-from typing import ParamSpec
+from typing import ParamSpec, TypeVar
 
 from channels.db import database_sync_to_async
 from django.db import Error as DatabaseFailure
@@ -20,17 +20,32 @@ from changesource.store import row_errors
 logger = logging.getLogger(__name__)
 INTERVAL = 1.0
 MAX_FAULTS = 200
+# What hangs holds up nobody for longer.
+DATABASE_SECONDS = 2.0
 P = ParamSpec("P")
+T = TypeVar("T")
 
 
 async def write(action: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> bool:
-    """Do ``action`` on the database in a thread; False, and a warning, where the database refuses."""
+    """Do ``action`` on the database in a thread; False, and a warning, where the database refuses or hangs."""
     try:
-        await database_sync_to_async(action)(*args, **kwargs)
-    except DatabaseFailure as error:
+        async with asyncio.timeout(DATABASE_SECONDS):
+            await database_sync_to_async(action)(*args, **kwargs)
+    except (DatabaseFailure, TimeoutError) as error:
         logger.warning("database write failed", extra={"what": action.__name__, "error": repr(error)})
         return False
     return True
+
+
+async def read(action: Callable[P, T], otherwise: T, *args: P.args, **kwargs: P.kwargs) -> T:
+    """Return what ``action`` finds in the database; ``otherwise``, and a warning, where that refuses or hangs."""
+    try:
+        async with asyncio.timeout(DATABASE_SECONDS):
+            found: T = await database_sync_to_async(action)(*args, **kwargs)
+    except (DatabaseFailure, TimeoutError) as error:
+        logger.warning("database read failed", extra={"what": action.__name__, "error": repr(error)})
+        return otherwise
+    return found
 
 
 class FaultLog:
@@ -57,7 +72,11 @@ class FaultLog:
         faults, self._faults = self._faults, Counter()
         logger.warning("rows with errors", extra={"count": faults.total(), "tables": len({f.table for f in faults})})
         if not await write(row_errors.record, faults):
-            self._faults.update(faults)
+            for fault, count in faults.items():
+                if fault in self._faults or len(self._faults) < MAX_FAULTS:
+                    self._faults[fault] += count
+                else:
+                    self.unlisted += count
 
     async def run(self) -> None:
         """Write once a second until cancelled."""

@@ -8,10 +8,9 @@ import logging
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from channels.db import database_sync_to_async
-from django.db import transaction
 
 from changesource.conf import Settings, settings
 from changesource.exceptions import ConfigurationUnavailable, MappingError, SourceUnavailable
@@ -24,6 +23,8 @@ from changesource.services.config_files import read_managed, shown_origin
 from changesource.store import mappings as store
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
+PUBLISHING_TRIES = 5
 
 Inspect: TypeAlias = Callable[[Collection[str]], Mapping[str, IdType]]
 """Refuses collections that cannot be watched; gives the BSON type of each one's ``_id``, "" where it cannot be told."""
@@ -71,12 +72,30 @@ def publish(by: str, note: str = "", inspect: Inspect | None = None) -> MappingR
     ``MappingError``, ``SourceRefused`` for what cannot be watched, and ``SourceUnavailable`` where a type is to be
     found out and MongoDB does not answer.
     """
-    with transaction.atomic():
-        draft = store.read_draft()
-    check(draft)
-    served = to_serve(draft, inspect)
-    with transaction.atomic():
-        return _record(served, by, note)
+
+    def prepare(basis: store.Basis) -> Callable[[], MappingRevision]:
+        check(basis.draft)
+        served = to_serve(basis.draft, inspect)
+        return lambda: _record(served, by, note)
+
+    return _undisturbed(prepare)
+
+
+def _undisturbed(prepare: Callable[[store.Basis], Callable[[], T]]) -> T:
+    """Return what ``prepare``'s result returns, in a transaction that still finds what ``prepare`` was given.
+
+    Preparing asks MongoDB and takes a while, in which others may edit and publish: then it begins anew, so that
+    nobody's work is undone, and nothing is served that never was.
+    """
+    for _ in range(PUBLISHING_TRIES):
+        with store.consistent():
+            basis = store.basis()
+        finish = prepare(basis)
+        with store.alone():
+            if store.basis() == basis:
+                return finish()
+        logger.info("mappings were changed by others meanwhile, publishing begins anew")
+    raise ConfigurationUnavailable("The mappings are being changed by others all the time.", remedy="Try again.")
 
 
 def check(spec: Specification) -> None:
@@ -104,18 +123,23 @@ def import_specification(
 
     Managed ones of the same name are refused; a wrong ``spec`` changes nothing. Raises as ``publish`` does.
     """
-    with transaction.atomic():
-        draft = store.read_draft()
-        _refuse_clash(spec, store.table_names(managed=True), store.publication_names(managed=True), "is managed")
-    merged = _merged(draft, spec)
-    check(merged)
-    changes = _changes(draft, spec)
-    if not dry_run:
-        served = to_serve(merged, inspect)
-        with transaction.atomic():
-            store.save(spec, managed_by="")
-            _record(served, by, note)
-    return changes
+
+    def prepare(basis: store.Basis) -> Callable[[], Changes]:
+        _refuse_clash(spec, basis.managed_tables, basis.managed_publications, "is managed")
+        merged = _merged(basis.draft, spec)
+        check(merged)
+        changes = _changes(basis.draft, spec)
+        served = None if dry_run else to_serve(merged, inspect)
+
+        def finish() -> Changes:
+            if served is not None:
+                store.save(spec, managed_by="")
+                _record(served, by, note)
+            return changes
+
+        return finish
+
+    return _undisturbed(prepare)
 
 
 def load_managed(
@@ -158,26 +182,31 @@ def _take_managed(
 
     Beside them is served what was served before: publishing edits made in the admin is left to operators.
     """
-    own_tables, own_publications = store.table_names(managed=False), store.publication_names(managed=False)
-    _refuse_clash(spec, own_tables, own_publications, "is made in the admin")
-    old_tables, old_publications = store.table_names(managed=True), store.publication_names(managed=True)
-    published = current()
-    before = published.specification if published else Specification()
-    kept = Specification(
-        tuple(table for table in before.tables if table.name not in old_tables),
-        {name: members for name, members in before.publications.items() if name not in old_publications},
-    )
-    merged = _only_known(_merged(kept, spec))
-    check(merged)
-    served = to_serve(merged, inspect)
-    with transaction.atomic():
-        if not store.note_content(content_hash, origin) and not again:
-            return store.latest_revision()  # another process was faster
-        gone = old_tables - {table.name for table in spec.tables}
-        store.remove_managed(gone, old_publications - set(spec.publications))
-        store.save(spec, managed_by=origin)
-        logger.info("managed mappings loaded", extra={"tables": len(spec.tables), "origin": origin})
-        return _record(served, origin, "loaded")
+
+    def prepare(basis: store.Basis) -> Callable[[], MappingRevision | None]:
+        _refuse_clash(spec, basis.own_tables, basis.own_publications, "is made in the admin")
+        published = current()
+        before = published.specification if published else Specification()
+        kept = Specification(
+            tuple(table for table in before.tables if table.name not in basis.managed_tables),
+            {name: to for name, to in before.publications.items() if name not in basis.managed_publications},
+        )
+        merged = _only_known(_merged(kept, spec))
+        check(merged)
+        served = to_serve(merged, inspect)
+
+        def finish() -> MappingRevision | None:
+            if not store.note_content(content_hash, origin) and not again:
+                return store.latest_revision()  # another process was faster
+            gone = basis.managed_tables - {table.name for table in spec.tables}
+            store.remove_managed(gone, basis.managed_publications - set(spec.publications))
+            store.save(spec, managed_by=origin)
+            logger.info("managed mappings loaded", extra={"tables": len(spec.tables), "origin": origin})
+            return _record(served, origin, "loaded")
+
+        return finish
+
+    return _undisturbed(prepare)
 
 
 def hash_of(spec: Specification) -> str:
@@ -253,7 +282,7 @@ def _only_known(spec: Specification) -> Specification:
     )
 
 
-def _refuse_clash(spec: Specification, tables: set[str], publications: set[str], why: str) -> None:
+def _refuse_clash(spec: Specification, tables: Collection[str], publications: Collection[str], why: str) -> None:
     """Refuse names that are taken by the other side."""
     for table in spec.tables:
         if table.name in tables:

@@ -7,7 +7,6 @@ import logging
 from functools import lru_cache
 from time import monotonic
 
-from channels.db import database_sync_to_async
 from channels.layers import get_channel_layer
 from django.db import Error as DatabaseFailure
 
@@ -22,8 +21,8 @@ from changesource.exceptions import (
 )
 from changesource.mapping.compiled import CompiledMapping
 from changesource.protocol.request import StreamRequest
-from changesource.services.bookkeeping import FaultLog, write
-from changesource.services.configuration import acurrent
+from changesource.services.bookkeeping import DATABASE_SECONDS, FaultLog, read, write
+from changesource.services.configuration import Published, acurrent
 from changesource.services.downstream import Send
 from changesource.services.publisher import Publisher, group_of
 from changesource.services.session import Limits, ReplicaSession
@@ -36,7 +35,6 @@ from changesource.stream.grouping import Bounds
 logger = logging.getLogger(__name__)
 WATCHER_NOTES_SECONDS = 1.0
 MAX_AGE = 0.5
-DATABASE_SECONDS = 2.0
 PREPARE_SECONDS = 60.0
 
 
@@ -70,10 +68,11 @@ class Runtime:
             chosen.keepalive_seconds,
         )
         self._revision: Revision | None = None
+        self._published: Published | None = None
         self._asked = -MAX_AGE
         self._prepared = -PREPARE_SECONDS
         self._preparing: asyncio.Task[None] | None = None
-        self._resyncs: tuple[float, frozenset[tuple[str, int]]] = (-MAX_AGE, frozenset())
+        self._resyncs: tuple[float, dict[tuple[str, int], str]] = (-MAX_AGE, {})
 
     async def revision(self) -> Revision:
         """Return what is published, compiled once, as of half a second ago; the last one while the database is away.
@@ -97,7 +96,8 @@ class Runtime:
                 "No table mappings have been published yet.",
                 remedy="Map a table in the admin and press Publish there, or run manage.py importmappings FILE.",
             )
-        if self._revision is None or self._revision.number != published.number:
+        if self._revision is None or self._published != published:
+            self._published = published
             mapping = CompiledMapping.compile(published.specification, self.settings.mongodb_database)
             self._revision = Revision(published.number, mapping)
         return self._revision
@@ -113,13 +113,15 @@ class Runtime:
         async def may_go_on() -> None:
             nonlocal revision, first
             newest = await self.revision()
-            if newest.number != revision.number:
+            if newest != revision:
                 if newest.mapping.published(request.publications).fingerprint != fingerprint:
                     raise FingerprintChanged()
                 revision = newest
             # What is known may be from before an initial sync that has fulfilled the wish.
             fresh, first = first, False
-            if (request.app_id, request.shard_num) in await self._resyncs_wanted(fresh=fresh):
+            wishes = await self._resyncs_wanted(fresh=fresh)
+            # A replica of another version has synced since, even where the database could not take note of it.
+            if wishes.get((request.app_id, request.shard_num)) in ("", request.replica_version):
                 raise ResyncWanted()
 
         return ReplicaSession(request, revision.mapping, self.source, self.subscriber, self.limits, send, may_go_on)
@@ -133,15 +135,13 @@ class Runtime:
             except (SourceRefused, SourceUnavailable) as error:
                 logger.warning("collections were not prepared", extra={"error": str(error)})
 
-    async def _resyncs_wanted(self, *, fresh: bool) -> frozenset[tuple[str, int]]:
+    async def _resyncs_wanted(self, *, fresh: bool) -> dict[tuple[str, int], str]:
         """Return the replicas that operators asked to resync; unless ``fresh``, asked once for all sessions."""
         asked, known = self._resyncs
         if fresh or monotonic() - asked >= MAX_AGE:
             self._resyncs = (monotonic(), known)
-            try:
-                known = await database_sync_to_async(watermarks.resyncs_wanted)()
-            except DatabaseFailure as error:
-                logger.warning("database read failed", extra={"error": repr(error)})
+            # What was known may be fulfilled by now: where it cannot be asked, nothing is wished.
+            known = await read(watermarks.resyncs_wanted, {} if fresh else known)
             self._resyncs = (monotonic(), known)
         return known
 

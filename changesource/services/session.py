@@ -9,9 +9,6 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from time import monotonic
 
-from channels.db import database_sync_to_async
-from django.db import Error as DatabaseFailure
-
 from changesource.backoff import Backoff
 from changesource.exceptions import (
     FingerprintChanged,
@@ -24,14 +21,14 @@ from changesource.mapping.compiled import CompiledMapping
 from changesource.protocol import messages
 from changesource.protocol.request import StreamRequest
 from changesource.protocol.watermark import Watermark
-from changesource.services.bookkeeping import FaultLog, write
+from changesource.services.bookkeeping import FaultLog, read, write
 from changesource.services.downstream import Downstream, Send
 from changesource.services.filling import Filling
 from changesource.services.initial_sync import InitialSync
 from changesource.services.mailbox import Mailbox
 from changesource.services.replay import batches
 from changesource.services.subscriber import Subscriber
-from changesource.services.watcher import HEARTBEAT
+from changesource.services.watcher import heartbeat
 from changesource.sources.base import ChangeSource
 from changesource.store import watermarks
 from changesource.stream.batches import Batch
@@ -41,7 +38,8 @@ from changesource.stream.transform import Transform
 logger = logging.getLogger(__name__)
 PROGRESS_SECONDS = 1.0
 PROGRESS_AGAIN_SECONDS = 10.0
-OVERSIGHT_SECONDS = 1.0
+# With what a process knows of the database for half a second, an edit reaches a replica within two.
+OVERSIGHT_SECONDS = 0.5
 PULL_IDLE_MS = 500
 
 
@@ -92,7 +90,7 @@ class ReplicaSession:
     ) -> None:
         """``whole`` is the published mapping, of which the request names a part (``UnknownPublication``).
 
-        ``may_go_on`` is asked before streaming and every second while it lasts; it raises ``ResetRequired`` where
+        ``may_go_on`` is asked before streaming and twice a second while it lasts; it raises ``ResetRequired`` where
         the mappings have changed or an operator wishes it.
         """
         self.request = request
@@ -196,12 +194,7 @@ class ReplicaSession:
             await backoff.wait()
 
     async def _known_sync(self) -> watermarks.SyncPoint | None:
-        try:
-            found = await database_sync_to_async(watermarks.sync_point)(self.request.app_id, self.request.shard_num)
-        except DatabaseFailure as error:
-            logger.warning("database read failed", extra={"error": repr(error)})
-            return None
-        return found if found is None or isinstance(found, watermarks.SyncPoint) else None
+        return await read(watermarks.sync_point, None, self.request.app_id, self.request.shard_num)
 
     # Streaming.
 
@@ -220,7 +213,7 @@ class ReplicaSession:
         return downstream
 
     async def _watch_over(self) -> None:
-        """Ask every second whether this may go on; the refusal ends the stream."""
+        """Ask twice a second whether this may go on; the refusal ends the stream."""
         while self._may_go_on is not None:
             await asyncio.sleep(OVERSIGHT_SECONDS)
             await self._may_go_on()
@@ -259,21 +252,26 @@ class ReplicaSession:
                 elif monotonic() - fresh >= self._limits.keepalive:
                     # No watcher is there to do it.
                     fresh = monotonic()
-                    await self._source.mark(HEARTBEAT)
+                    await heartbeat(self._source)
                 if not downstream.open and self.mailbox.connects(downstream.position, self._mapping.fingerprints):
                     return
 
     async def _follow(self, downstream: Downstream) -> None:
-        """Send what the layer brings until something is missing, or nothing came for too long."""
+        """Send what the layer brings until something is missing, or nothing new came for too long.
+
+        What lies behind, said again, is no sign of life: whoever says it may lag, or be a layer that repeats itself.
+        """
+        fresh = monotonic()
         while True:
             batch = self.mailbox.take(downstream.position, self._mapping.fingerprints)
             if batch is not None:
                 self.tallies.sent += 1
                 await self._send_batch(downstream, batch)
+                fresh = monotonic()
             elif self.mailbox.waiting:
                 self.tallies.gaps += 1
                 return
-            elif not await self.mailbox.wait(self._limits.keepalive * 2):
+            elif not await self.mailbox.wait(fresh + self._limits.keepalive * 2 - monotonic()):
                 self.tallies.silences += 1
                 logger.info("silent channel layer, reading from MongoDB", extra=self._names())
                 return

@@ -10,7 +10,13 @@ from dataclasses import dataclass
 from time import monotonic
 
 from changesource.backoff import Backoff
-from changesource.exceptions import CollectionRefused, ResetRequired, ZerosourceError
+from changesource.exceptions import (
+    CollectionRefused,
+    ResetRequired,
+    SourceRefused,
+    SourceUnavailable,
+    ZerosourceError,
+)
 from changesource.mapping.compiled import CompiledMapping, Report
 from changesource.services.publisher import Publisher
 from changesource.services.replay import batches
@@ -26,9 +32,20 @@ IDLE_MS = 500
 REVISION_SECONDS = 0.5
 
 
-@dataclass(frozen=True)
+async def heartbeat(source: ChangeSource) -> None:
+    """Write one. Where MongoDB takes no writes for now, what it has can be read all the same."""
+    try:
+        await source.mark(HEARTBEAT)
+    except (SourceUnavailable, SourceRefused) as error:
+        logger.warning("heartbeat not written", extra={"error": str(error)})
+
+
+@dataclass(frozen=True, eq=False)
 class Revision:
-    """A compiled mapping and the number of the revision that it was compiled from."""
+    """A compiled mapping and the number of the revision that it was compiled from.
+
+    Compared by identity: in a database that was restored, another one may have the same number.
+    """
 
     number: int
     mapping: CompiledMapping
@@ -111,7 +128,7 @@ class Watcher:
                     now = monotonic()
                     if now - self._last_barrier >= self._keepalive:
                         self._last_barrier = now
-                        await self._source.mark(HEARTBEAT)
+                        await heartbeat(self._source)
                         await self._prepare(revision)
                     if superseded.done():
                         superseded.result()
@@ -124,7 +141,7 @@ class Watcher:
     async def _superseded(self, revision: Revision) -> None:
         """Return once another revision is published."""
         while True:
-            if (await self._revision()).number != revision.number:
+            if await self._revision() != revision:
                 return
             await asyncio.sleep(REVISION_SECONDS)
 

@@ -2,13 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 
+from django.db import connection, transaction
 from django.utils import timezone
 
 from changesource.mapping.formats import read_specification, write_specification
 from changesource.mapping.spec import Json, Specification, TableSpec
 from changesource.models import ColumnMapping, ManagedContent, MappingRevision, Publication, TableMapping
+
+PUBLISHING_LOCK = 0x7A657270  # any number that is ours
+
+
+@contextmanager
+def consistent() -> Iterator[None]:
+    """Within it, all reads show one moment: PostgreSQL else lets a save come between the reads of one draft."""
+    begins = not connection.in_atomic_block
+    with transaction.atomic():
+        if begins and connection.vendor == "postgresql":
+            with connection.cursor() as cursor:
+                cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        yield
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """A transaction that no other one like it overlaps. SQLite's lock its file; PostgreSQL has a lock for it."""
+    with transaction.atomic():
+        if connection.vendor == "postgresql":
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT pg_advisory_xact_lock(%s)", [PUBLISHING_LOCK])
+        yield
+
+
+@dataclass(frozen=True)
+class Basis:
+    """What a publishing rests on: the draft, what is served (number and content hash), and who made what."""
+
+    draft: Specification
+    served: tuple[int, str] | None
+    managed_tables: frozenset[str]
+    own_tables: frozenset[str]
+    managed_publications: frozenset[str]
+    own_publications: frozenset[str]
+
+
+def basis() -> Basis:
+    """Return it as it is now."""
+    return Basis(
+        read_draft(),
+        latest_identity(),
+        table_names(managed=True),
+        table_names(managed=False),
+        publication_names(managed=True),
+        publication_names(managed=False),
+    )
 
 
 def read_draft() -> Specification:
@@ -23,16 +73,16 @@ def read_draft() -> Specification:
     return Specification(tables, publications)
 
 
-def table_names(*, managed: bool) -> set[str]:
+def table_names(*, managed: bool) -> frozenset[str]:
     """The names of the managed tables, or of those made here."""
     chosen = TableMapping.objects.exclude(managed_by="") if managed else TableMapping.objects.filter(managed_by="")
-    return set(chosen.values_list("name", flat=True))
+    return frozenset(chosen.values_list("name", flat=True))
 
 
-def publication_names(*, managed: bool) -> set[str]:
+def publication_names(*, managed: bool) -> frozenset[str]:
     """The names of the managed publications, or of those made here."""
     chosen = Publication.objects.exclude(managed_by="") if managed else Publication.objects.filter(managed_by="")
-    return set(chosen.values_list("name", flat=True))
+    return frozenset(chosen.values_list("name", flat=True))
 
 
 def save(spec: Specification, managed_by: str) -> None:

@@ -9,6 +9,8 @@ from django.utils import timezone
 
 from changesource.models import Watermark as Row
 
+WISH = ("app_id", "shard_num", "replica_version")
+
 
 @dataclass(frozen=True)
 class SyncPoint:
@@ -91,7 +93,7 @@ def replicas() -> list[tuple[str, list[str], str]]:
     return [(str(row), list(row.publications), row.state) for row in rows]
 
 
-def resyncs_wanted() -> frozenset[tuple[str, int]]:
-    """Return the replicas, as (app id, shard), that operators asked to sync anew."""
+def resyncs_wanted() -> dict[tuple[str, int], str]:
+    """Return the replicas, as (app id, shard), that operators asked to sync anew, each with its version then."""
     rows = Row.objects.filter(kind=Row.Kind.REPLICA, resync_wanted=True)
-    return frozenset(rows.values_list("app_id", "shard_num"))
+    return {(app_id, shard): version for app_id, shard, version in rows.values_list(*WISH)}

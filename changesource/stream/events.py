@@ -58,7 +58,8 @@ def read_event(raw: Mapping[str, object], barrier_collection: str) -> Event | No
     document = raw.get("fullDocument")
     if not isinstance(document, Mapping):
         document = None
-    if collection == barrier_collection:
+    # A rename of it is one of whatever its target is.
+    if collection == barrier_collection and kind != "rename":
         mark = document.get("mark") if document is not None else None
         return Event("barrier", to_cluster_time(cluster_time), collection, target=str(mark or ""))
     key = raw.get("documentKey")

@@ -43,7 +43,14 @@ class Member:
         upstream: int,
         hello: Callable[[Document], Document] = _unchanged,
         command: Callable[[Document], Document] = _unchanged,
+        instead: tuple[bytes, bytes] = (b"", b""),
     ) -> None:
+        """``instead`` is (bytes, others of the same number): what the server sends of the first goes on as the second.
+
+        So it sends what it would not store.
+        """
+        assert len(instead[0]) == len(instead[1])
+        self.instead = instead
         self.port = free_port()
         self.hello = hello
         self.command = command
@@ -57,7 +64,9 @@ class Member:
             answers, upstream = await asyncio.open_connection("127.0.0.1", self._upstream)
             ways = [
                 asyncio.ensure_future(_pass(reader, upstream, lambda body: "find" in body, self.command)),
-                asyncio.ensure_future(_pass(answers, writer, lambda body: "maxWireVersion" in body, self.hello)),
+                asyncio.ensure_future(
+                    _pass(answers, writer, lambda body: "maxWireVersion" in body, self.hello, self.instead)
+                ),
             ]
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         except OSError:
@@ -76,6 +85,7 @@ async def _pass(
     writer: asyncio.StreamWriter,
     wanted: Callable[[Document], bool],
     change: Callable[[Document], Document],
+    instead: tuple[bytes, bytes] = (b"", b""),
 ) -> None:
     """Pass on messages, and those whose document is wanted with what ``change`` makes of it."""
     with suppress(asyncio.IncompleteReadError, OSError):
@@ -87,11 +97,11 @@ async def _pass(
             if start is not None and length < 1_000_000 and start + 4 <= length:
                 (size,) = struct.unpack_from("<i", body, start)
                 document = decode(body[start : start + size], OPTIONS)
-                if wanted(document):
+                if document and wanted(document):
                     changed = encode(change(document), codec_options=OPTIONS)
                     rest = body[HEADER.size : start] + changed + body[start + size :]
                     body = HEADER.pack(HEADER.size + len(rest), request, response, code) + rest
-            writer.write(body)
+            writer.write(body.replace(*instead) if instead[0] else body)
             await writer.drain()
 
 

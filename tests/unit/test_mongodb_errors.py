@@ -48,13 +48,15 @@ CODES: dict[type[ZerosourceError], list[int]] = {
     NotReplicaSet: [40573],
     # BSONObjectTooLarge, an element too large
     ReplyTooLarge: [10334, 17280],
-    # What names a host, an election, a shutdown, a time-out, a conflict or a routing that changes.
+    # What names a host, an election, a shutdown, a time-out, a conflict, overload, a collection that is being dropped,
+    # writes that are blocked, a full disk; and one that nobody knows.
     SourceUnavailable: [
+        *(46, 94, 96, 143, 215, 216, 261, 264, 279, 290, 314, 355, 371, 402, 407, 412, 433, 449, 14031, 123456789),
         *(6, 7, 24, 50, 63, 64, 89, 91, 112, 133, 134, 150, 189, 202, 211, 234, 246, 262, 317, 365, 384, 462),
         *(9001, 10058, 10107, 11600, 11602, 13388, 13435, 13436),
     ],
-    # BadValue, FailedToParse, CommandNotFound, none at all, and one that nobody knows
-    SourceRefused: [2, 9, 59, 0, 123456789],
+    # BadValue, FailedToParse, CommandNotFound, a stage that the server has not, none at all
+    SourceRefused: [2, 9, 59, 40324, 0],
 }
 CASES = [(code, kind) for kind, codes in CODES.items() for code in codes]
 
@@ -97,6 +99,7 @@ def test_a_label_does_not_outdo_history_that_is_lost() -> None:
         (WTimeoutError("x", 64), SourceUnavailable),
         (ProtocolError("x"), ReplyTooLarge),
         (ConfigurationError("x"), SourceRefused),
+        (ConfigurationError("The DNS query name does not exist: _mongodb._tcp.x."), SourceUnavailable),
         (InvalidName("x"), SourceRefused),
         (PyMongoError("x"), SourceRefused),
     ],

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pymongo.errors import (
+    ConfigurationError,
     ConnectionFailure,
     CursorNotFound,
     DuplicateKeyError,
@@ -36,11 +37,16 @@ CURSOR_LOST = {43, 175, 237, 11601}  # CursorNotFound, QueryPlanKilled (a drop o
 PRIVILEGE = {13, 18, 8000}  # Unauthorized, AuthenticationFailed, AtlasError
 STANDALONE = {40573}  # $changeStream is only supported on replica sets
 TOO_LARGE = {10334, 17280}  # BSONObjectTooLarge
-PASSING = {
-    *(6, 7, 24, 50, 63, 64, 89, 91, 112, 133, 134, 150, 189, 202, 211, 234, 246, 262, 317, 365, 384, 462),
-    *(9001, 10058, 10107, 11600, 11602, 13388, 13435, 13436),
-}
-PASSING_LABELS = ("RetryableWriteError", "ResumableChangeStreamError", "TransientTransactionError")
+# What will not pass by itself: the command, an option or the namespace is wrong, or the server knows no such thing.
+# BadValue, FailedToParse, TypeMismatch, IllegalOperation, CommandNotFound, InvalidNamespace, APIVersionError and its
+# kin, CommandNotSupported(OnView), OptionNotSupportedOnView, no code at all.
+REFUSED = {0, 2, 9, 14, 20, 59, 73, 115, 166, 167, 322, 323, 324, 40415}
+# Stages and options that this server does not have.
+UNKNOWN_STAGE = {40324}
+PASSING_LABELS = (
+    *("RetryableWriteError", "ResumableChangeStreamError", "TransientTransactionError"),
+    *("SystemOverloadedError", "RetryableError"),
+)
 
 
 def translate(error: PyMongoError) -> ZerosourceError:
@@ -49,17 +55,23 @@ def translate(error: PyMongoError) -> ZerosourceError:
     match error:
         case CursorNotFound():
             return CursorLost(words)
-        case DuplicateKeyError() | WTimeoutError() | WriteConcernError():
-            # Two processes that first write a barrier at once, or a majority that is not there now.
+        case ConnectionFailure() | DuplicateKeyError() | WTimeoutError() | WriteConcernError():
+            # Or two processes that first write a barrier at once, or a majority that is not there now.
             return SourceUnavailable(words)
         case OperationFailure():
             return _of_code(error, words)
         case ProtocolError():
             return ReplyTooLarge(words)
-        case ConnectionFailure():
+        case ConfigurationError() if _is_of_dns(error):
             return SourceUnavailable(words)
         case _:
             return SourceRefused(words)
+
+
+def _is_of_dns(error: ConfigurationError) -> bool:
+    """Whether the servers of a ``mongodb+srv`` URI could not be asked for; the driver tells it by its words alone."""
+    cause = error.__cause__ or error.__context__
+    return type(cause).__module__.startswith("dns.") or str(error).startswith("The DNS ")
 
 
 def _of_code(error: OperationFailure, words: str) -> ZerosourceError:
@@ -70,13 +82,14 @@ def _of_code(error: OperationFailure, words: str) -> ZerosourceError:
         (PRIVILEGE, PrivilegeMissing),
         (STANDALONE, NotReplicaSet),
         (TOO_LARGE, ReplyTooLarge),
-        (PASSING, SourceUnavailable),
     ):
         if code in codes:
             return kind(words)
     if any(error.has_error_label(label) for label in PASSING_LABELS):
         return SourceUnavailable(words)
-    return SourceRefused(words)
+    # All else may pass (elections, conflicts, overload, a collection that is just being dropped), and MongoDB's
+    # releases add to it: a try too many costs a line in the log, a connection that ends costs an initial sync.
+    return SourceRefused(words) if code in REFUSED | UNKNOWN_STAGE else SourceUnavailable(words)
 
 
 @contextmanager

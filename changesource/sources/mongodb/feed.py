@@ -16,11 +16,20 @@ from typing import TYPE_CHECKING, TypeVar
 from bson import Timestamp, encode
 from bson.binary import UuidRepresentation
 from bson.codec_options import CodecOptions
+from bson.raw_bson import DEFAULT_RAW_BSON_OPTIONS
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.errors import PyMongoError
 
-from changesource.exceptions import CursorLost, HistoryLost, ReplyTooLarge, WatermarkInFuture
-from changesource.sources.mongodb.errors import translated
+from changesource.exceptions import (
+    CursorLost,
+    HistoryLost,
+    ReplyTooLarge,
+    SourceRefused,
+    SourceUnavailable,
+    WatermarkInFuture,
+)
+from changesource.sources.mongodb.decoding import read_document
+from changesource.sources.mongodb.errors import UNKNOWN_STAGE, translated
 from changesource.stream.events import Event, read_event, to_cluster_time, to_timestamp
 
 if TYPE_CHECKING:
@@ -86,7 +95,14 @@ class ChangeCursor:
             pipeline.append({"$changeStreamSplitLargeEvent": {}})
         if self._session is None:
             self._session = self._source.client.start_session(causal_consistency=False)
-        await to_its_end(self._aggregate(pipeline))
+        try:
+            await to_its_end(self._aggregate(pipeline))
+        except SourceRefused as error:
+            if getattr(error.__cause__, "code", 0) not in UNKNOWN_STAGE:
+                raise
+            # An older member took over, which cannot split events.
+            self._source.forget_server()
+            raise SourceUnavailable(error.message) from error
 
     async def _aggregate(self, pipeline: Sequence[object]) -> None:
         with translated():
@@ -98,7 +114,6 @@ class ChangeCursor:
                     "readConcern": {"level": "majority"},
                 },
                 session=self._session,
-                codec_options=self._source.codec_options,
             )
         self._id = reply["cursor"]["id"]
         self._namespace = reply["cursor"]["ns"].partition(".")[2]
@@ -125,11 +140,11 @@ class ChangeCursor:
                     "batchSize": self._batch_size,
                 },
                 session=self._session,
-                codec_options=self._source.codec_options,
+                codec_options=DEFAULT_RAW_BSON_OPTIONS,
             )
-        self._id = reply["cursor"]["id"]
-        batch: Sequence[RawEvent] = reply["cursor"]["nextBatch"]
-        return batch
+        cursor = reply["cursor"]
+        self._id = cursor["id"]
+        return [read_document(event.raw, self._source.codec_options) for event in cursor["nextBatch"]]
 
     async def close(self) -> None:
         """Free the cursor and the session; where MongoDB cannot be reached it frees them itself, later."""

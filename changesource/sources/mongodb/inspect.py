@@ -30,8 +30,10 @@ def id_types(uri: str, database: str, collections: Collection[str]) -> dict[str,
 
     Raises ``SourceRefused`` of a kind for a MongoDB or a collection that cannot be watched, and ``SourceUnavailable``.
     """
-    client: MongoClient[dict[str, Any]] = MongoClient(uri, serverSelectionTimeoutMS=TIMEOUT_MS, appname="zerosource")
-    with translated(), client:
+    with (
+        translated(),
+        MongoClient[dict[str, Any]](uri, serverSelectionTimeoutMS=TIMEOUT_MS, appname="zerosource") as client,
+    ):
         check_server(client.admin.command("hello"))
         found = client[database].list_collections(filter={"name": {"$in": sorted(collections)}})
         check_collections(found, collections)

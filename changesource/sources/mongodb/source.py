@@ -6,20 +6,21 @@ import logging
 from collections.abc import AsyncGenerator, Collection, Sequence
 from time import monotonic
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
-from bson import ObjectId, decode_all
+from bson import ObjectId
 from bson.binary import UuidRepresentation
 from bson.codec_options import CodecOptions, DatetimeConversion
+from bson.raw_bson import DEFAULT_RAW_BSON_OPTIONS
 from pymongo import AsyncMongoClient
 from pymongo.asynchronous.cursor import AsyncRawBatchCursor
 from pymongo.read_concern import ReadConcern
-from pymongo.uri_parser import parse_uri
 from pymongo.write_concern import WriteConcern
 
 from changesource.backoff import Backoff
 from changesource.exceptions import SourceUnavailable
 from changesource.sources.base import Document
+from changesource.sources.mongodb.decoding import read_document, read_documents
 from changesource.sources.mongodb.errors import translated
 from changesource.sources.mongodb.feed import UPDATE_LOOKUP, WHEN_AVAILABLE, ChangeCursor, MongoFeed, id_key, to_its_end
 from changesource.sources.mongodb.survey import SPLITTING_WIRE_VERSION, PostImages, check_server, switch_images_on
@@ -35,17 +36,22 @@ CODEC_OPTIONS: CodecOptions[dict[str, Any]] = CodecOptions(
     unicode_decode_error_handler="replace",
     datetime_conversion=DatetimeConversion.DATETIME_AUTO,
 )
-# What the URI does not say: fail over within seconds, and notice a half-open connection within a minute.
-CLIENT_DEFAULTS = {"serverSelectionTimeoutMS": 10_000, "socketTimeoutMS": 60_000, "connectTimeoutMS": 10_000}
+# What the URI does not say: fail over within seconds. No socketTimeoutMS: a getMore of a change stream may search the
+# oplog for minutes, and one that is cut off begins anew. A connection that is half open is noticed by the driver's
+# monitor, within connectTimeoutMS, which then interrupts the connections in use.
+CLIENT_DEFAULTS = {"serverSelectionTimeoutMS": 10_000, "connectTimeoutMS": 10_000}
+REPLACED = "\ufffd"  # what stands for bytes that are no UTF-8
 BARRIER_TIMEOUT = 30.0
 WRITE_TIMEOUT_MS = 20_000
 
 
 def connect(uri: str) -> AsyncMongoClient[dict[str, Any]]:
     """Return a client for ``uri``, with our defaults where it says nothing. It connects when first used."""
-    given = {name.lower() for name in parse_uri(uri)["options"]}
+    # Not by the driver's parse_uri, which asks the DNS of a mongodb+srv URI, and waits for it.
+    given = {name.lower() for name, _ in parse_qsl(urlsplit(uri).query, keep_blank_values=True)}
     defaults: dict[str, Any] = {name: value for name, value in CLIENT_DEFAULTS.items() if name.lower() not in given}
-    return AsyncMongoClient(uri, appname="zerosource", **defaults)
+    with translated():
+        return AsyncMongoClient(uri, appname="zerosource", **defaults)
 
 
 def servers_of(uri: str) -> list[str]:
@@ -58,9 +64,22 @@ async def _next(cursor: AsyncRawBatchCursor[dict[str, Any]]) -> Sequence[Documen
     with translated():
         reply: Any  # bytes, whatever the driver's annotations say
         async for reply in cursor:
-            if documents := decode_all(reply, CODEC_OPTIONS):
-                return list(documents)
+            if documents := read_documents(reply, CODEC_OPTIONS):
+                return documents
     return ()
+
+
+def _after(batch: Sequence[Document], before: dict[str, object]) -> dict[str, object]:
+    """Return the filter for what follows the batch.
+
+    By $expr, since a plain $gt stays within one BSON type. An ``_id`` that is not valid UTF-8 was decoded to another,
+    which sorts elsewhere; the one before it brings a few documents again.
+    """
+    for document in reversed(batch):
+        last = document.get("_id")
+        if "_id" in document and REPLACED not in str(last):
+            return {"$expr": {"$gt": ["$_id", {"$literal": last}]}}
+    return before
 
 
 class MongoSource:
@@ -145,8 +164,7 @@ class MongoSource:
                         while batch := await to_its_end(_next(cursor)):
                             yield batch
                             backoff.reset()
-                            # $expr, since a plain $gt stays within one BSON type.
-                            after = {"$expr": {"$gt": ["$_id", {"$literal": batch[-1]["_id"]}]}}
+                            after = _after(batch, after)
                 return
             except SourceUnavailable as error:
                 extra = {"collection": collection, "error": str(error), "tries": backoff.tries}
@@ -166,12 +184,16 @@ class MongoSource:
         self.full_document = WHEN_AVAILABLE if images else UPDATE_LOOKUP
 
     async def splits_large_events(self) -> bool:
-        """Return whether the server can split an event over 16 MB; it is asked once."""
+        """Return whether the server can split an event over 16 MB; it is asked once (see ``forget_server``)."""
         if self._splits is None:
             with translated():
                 hello = await self.client.admin.command("hello")
             self._splits = hello.get("maxWireVersion", 0) >= SPLITTING_WIRE_VERSION
         return self._splits
+
+    def forget_server(self) -> None:
+        """Ask again what the server can do: another member may have taken over."""
+        self._splits = None
 
     async def lookup(self, events: Sequence[Event]) -> dict[tuple[str, bytes], Document]:
         """Return the documents of ``events`` as they are now or at any time after the last of them."""
@@ -182,9 +204,13 @@ class MongoSource:
         async with self.client.start_session(causal_consistency=True) as session:
             session.advance_operation_time(to_timestamp(max(event.cluster_time for event in events)))
             for name, wanted in ids.items():
-                collection = self.database.get_collection(name, read_concern=ReadConcern("majority"))
+                collection = self.database.get_collection(
+                    name, codec_options=DEFAULT_RAW_BSON_OPTIONS, read_concern=ReadConcern("majority")
+                )
                 with translated():
-                    async for document in collection.find({"_id": {"$in": wanted}}, session=session):
+                    raw: Any  # a RawBSONDocument, whatever the driver's annotations say
+                    async for raw in collection.find({"_id": {"$in": wanted}}, session=session):
+                        document = read_document(raw.raw, CODEC_OPTIONS)
                         found[id_key(name, document["_id"])] = document
         return found
 

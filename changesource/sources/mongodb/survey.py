@@ -7,9 +7,16 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Literal
 
 from pymongo.asynchronous.database import AsyncDatabase
-from pymongo.errors import OperationFailure
+from pymongo.errors import ConnectionFailure, OperationFailure, PyMongoError
 
-from changesource.exceptions import CollectionRefused, NotReplicaSet, PostImagesMissing, ServerTooOld, ShardedCluster
+from changesource.exceptions import (
+    CollectionRefused,
+    NotReplicaSet,
+    PostImagesMissing,
+    ServerTooOld,
+    ShardedCluster,
+    SourceUnavailable,
+)
 from changesource.sources.mongodb.errors import translate, translated
 
 logger = logging.getLogger(__name__)
@@ -69,11 +76,17 @@ async def switch_images_on(
         try:
             await database.command({"collMod": name, "changeStreamPreAndPostImages": {"enabled": True}})
             logger.info("post-images switched on", extra={"collection": name})
-        except OperationFailure as error:
-            if error.code == NAMESPACE_NOT_FOUND:
+        except PyMongoError as error:
+            if isinstance(error, OperationFailure) and error.code == NAMESPACE_NOT_FOUND:
                 continue  # dropped meanwhile
+            found_out = translate(error)
+            # A write that fails for now (a full disk, writes that are blocked) is no reason not to watch.
+            if isinstance(error, ConnectionFailure) or (
+                post_images == "required" and isinstance(found_out, SourceUnavailable)
+            ):
+                raise found_out from error
             complete = False
-            reason = translate(error).message
+            reason = found_out.message
             if post_images == "required":
                 raise PostImagesMissing(f"MongoDB keeps no post-images of {name}: {reason}") from error
             if name not in warned:
