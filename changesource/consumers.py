@@ -6,6 +6,7 @@ import asyncio
 import logging
 from typing import Any
 
+from channels.consumer import get_handler_name
 from channels.generic.websocket import AsyncWebsocketConsumer
 
 from changesource.conf import settings
@@ -25,6 +26,13 @@ class ChangeStreamConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # the
 
     # The channel layer is read by one receiver a process (see ``services.subscriber``), not by each connection.
     channel_layer_alias = "none"
+
+    async def dispatch(self, message: dict[str, Any]) -> None:
+        """Handle one message, as Channels does, but without its turn in the database's thread before each.
+
+        A database that hangs would hold up handshakes and acks there.
+        """
+        await getattr(self, get_handler_name(message))(message)
 
     session: ReplicaSession | None = None
     task: asyncio.Task[None] | None = None

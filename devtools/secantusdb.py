@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -76,6 +77,18 @@ class SecantusDB:
         process, self._process = self._process, None
         if process is not None:
             process.kill()
+
+    def pause(self) -> None:
+        """Have it answer nothing, with its connections open, as a machine that hangs."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on after ``pause``."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        for pid in self._process.pids() if self._process is not None else ():
+            os.kill(pid, number)
 
     def _answers(self) -> bool:
         client: MongoClient[dict[str, object]] = MongoClient(

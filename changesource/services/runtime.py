@@ -119,9 +119,9 @@ class Runtime:
                 revision = newest
             # What is known may be from before an initial sync that has fulfilled the wish.
             fresh, first = first, False
-            wishes = await self._resyncs_wanted(fresh=fresh)
+            version = (await self._resyncs_wanted(fresh=fresh)).get((request.app_id, request.shard_num))
             # A replica of another version has synced since, even where the database could not take note of it.
-            if wishes.get((request.app_id, request.shard_num)) in ("", request.replica_version):
+            if version is not None and (not version or request.replica_version in ("", version)):
                 raise ResyncWanted()
 
         return ReplicaSession(request, revision.mapping, self.source, self.subscriber, self.limits, send, may_go_on)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import json
 import threading
 from collections.abc import Collection, Iterator
@@ -11,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from channels.db import database_sync_to_async
 
 from changesource.conf import Settings, read_settings
 from changesource.exceptions import ConfigurationUnavailable, MappingError, SourceUnavailable
@@ -19,6 +22,8 @@ from changesource.mapping.spec import IdType, Specification
 from changesource.models import ManagedContent, MappingRevision, Publication, TableMapping
 from changesource.services import config_files
 from changesource.services.configuration import acurrent, current, import_specification, load_managed, publish
+from tests.conftest import MongoServer
+from tests.harness.runtimes import running
 
 pytestmark = pytest.mark.django_db
 
@@ -159,6 +164,67 @@ def test_while_mongodb_is_away_only_what_needs_it_waits(caplog: pytest.LogCaptur
     import_specification(spec_of({"a": entry(idType="string")}), "me", inspect=away)
     assert served_names() == ["a"]
     assert "collections were not checked" in caplog.text
+
+
+def test_what_others_publish_meanwhile_is_not_undone(managed: Managed) -> None:
+    """Publishing asks MongoDB and takes a while; an edit, a publishing or a reload that comes between is in it."""
+    import_specification(spec_of({"a": entry("one"), "own": entry()}), "me")
+
+    def meanwhile(collections: Collection[str]) -> dict[str, IdType]:
+        if served().tables[0].collection == "one":
+            TableMapping.objects.filter(name="a").update(collection="two")
+            assert publish("another").number == 2
+        return {}
+
+    TableMapping.objects.filter(name="own").update(description="edited")
+    publish("me", inspect=meanwhile)
+    assert [table.collection for table in served().tables] == ["two", "messages"]
+
+    def edited(collections: Collection[str]) -> dict[str, IdType]:
+        if served().tables[0].collection == "two":
+            TableMapping.objects.filter(name="a").update(collection="three")
+            publish("another")
+        return {}
+
+    managed.write({"b": entry("managed")})
+    managed.load(inspect=edited)
+    assert [table.collection for table in served().tables] == ["three", "managed", "messages"]
+    import_specification(
+        spec_of({"c": entry()}),
+        "me",
+        inspect=lambda _: TableMapping.objects.filter(name="a").update(collection="four") and {},  # type: ignore[func-returns-value]
+    )
+    assert served().tables[0].collection == "four"
+
+
+def test_others_who_never_stop_are_told_of() -> None:
+    """It gives up after some tries, and has changed nothing."""
+    import_specification(spec_of({"a": entry("c0")}), "me")
+    count = itertools.count(1)
+
+    def again(collections: Collection[str]) -> dict[str, IdType]:
+        TableMapping.objects.filter(name="a").update(collection=f"c{next(count)}")
+        return {}
+
+    with pytest.raises(ConfigurationUnavailable, match="changed by others"):
+        publish("me", inspect=again)
+    assert served().tables[0].collection == "c0"
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_another_revision_of_the_same_number_is_taken_up(mongodb: MongoServer) -> None:
+    """As of a database that was restored, or made anew."""
+    await database_sync_to_async(import_specification)(spec_of({"a": entry("one")}), "me")
+    async with running(mongodb.uri, "own") as runtime:
+        first = await runtime.revision()
+        await MappingRevision.objects.all().adelete()
+        await TableMapping.objects.all().aupdate(collection="two")
+        await database_sync_to_async(publish)("me")
+        async with asyncio.timeout(5):
+            while (second := await runtime.revision()) == first:
+                await asyncio.sleep(0.05)
+        assert second.mapping.by_collection.keys() == {"two"}
+        await MappingRevision.objects.all().aupdate(number=first.number)
 
 
 @pytest.mark.django_db(transaction=True)

@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 from pymongo.database import Database
 
+from changesource.mapping.compiled import ignore_fault
 from tests.conftest import MongoServer
-from tests.harness.app import fill, item
+from tests.harness.app import fill, item, last_write
 from tests.harness.whole import Whole
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -193,6 +194,32 @@ async def test_within_the_copy_of_a_collection(whole: Whole, act: Act) -> None:
     await whole.compare(replica)
     async with replica.connection() as connection:
         await whole.settle(connection)
+
+
+@pytest.mark.parametrize("watched", [True, False], ids=["watched", "unwatched"])
+async def test_the_barrier_collection_is_renamed_into_place(whole: Whole, watched: bool) -> None:
+    """Whoever does that: the table shows what is there then, and barriers go on in a new collection."""
+    replica = whole.replica()
+    await replica.sync()
+
+    def rename() -> None:
+        whole.database["_zerosource"].insert_one({"_id": "among them", "name": "x"})
+        whole.database["_zerosource"].rename("items", dropTarget=True)
+
+    async with AsyncExitStack() as stack:
+        if watched:
+            await stack.enter_async_context(whole.watched(report=ignore_fault))
+        connection = await stack.enter_async_context(replica.connection())
+        await asyncio.to_thread(rename)
+        note = await asyncio.to_thread(last_write, whole.database, "note")
+        await connection.until(lambda: note in replica.model.rows("note") and not replica.model.open)
+        # Barriers have no name, which the table wants.
+        await connection.until(lambda: replica.model.rows("item").keys() == {("among them",)})
+    async with replica.connection() as connection:
+        note = await asyncio.to_thread(last_write, whole.database, "note")
+        await connection.until(lambda: note in replica.model.rows("note") and not replica.model.open)
+    assert replica.model.rows("item").keys() == {("among them",)}
+    assert replica.model.reset is None
 
 
 async def test_a_replica_of_other_tables_notices_nothing(whole: Whole) -> None:

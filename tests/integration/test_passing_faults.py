@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from channels_redis.core import RedisChannelLayer
 from pymongo import MongoClient
@@ -126,6 +127,24 @@ async def test_mongodb_is_killed_and_started_again_during_the_snapshot(own: Own)
         await own.whole.settle(connection)
 
 
+async def test_mongodb_hangs_with_its_connections_open(own: Own, caplog: pytest.LogCaptureFixture) -> None:
+    """A read may take as long as it likes, so nothing cuts it off but the driver's monitor, which finds no answer."""
+    uri = own.server.uri.replace("serverSelectionTimeoutMS=30000", "serverSelectionTimeoutMS=1000")
+    whole = Whole(f"{uri}&connectTimeoutMS=1000", own.database)
+    assert whole.source.client.options.pool_options.socket_timeout is None
+    replica = whole.replica()
+    await replica.sync()
+    async with replica.connection() as connection:
+        await whole.settle(connection)
+        own.server.pause()
+        try:
+            await connection.until(lambda: "replica waits for MongoDB" in caplog.text, 15)
+        finally:
+            own.server.resume()
+        await whole.settle(connection)
+    await whole.close()
+
+
 async def test_the_channel_layer_is_killed_and_started_again(
     mongodb: MongoServer, mongo: Database[Any], tmp_path: Path
 ) -> None:
@@ -210,6 +229,31 @@ async def test_the_database_is_away(deployment: DeploymentFactory, mongo: Databa
         await through_a_server(deployment, mongo, stop, DATABASE_URL=url)
     finally:
         await asyncio.to_thread(own.stop)
+
+
+async def test_the_database_hangs(deployment: DeploymentFactory, mongo: Database[Any], tmp_path: Path) -> None:
+    """It takes connections and never answers: a replica that comes back is served all the same, and a new one too."""
+    fill(mongo, 10, others=5)
+    own = Postgres(tmp_path / "postgres")
+    await asyncio.to_thread(own.start)
+    try:
+        url = await asyncio.to_thread(own.create_database, "zerosource")
+        place = deployment(migrate=False, DATABASE_URL=url, CHANGE_SOURCE_API_KEYS="of-the-environment")
+        place.configure(mappings=MAPPINGS)
+        server = place.server()
+        readers = [Reader(f"{server.stream_url}?apiKey=of-the-environment", name) for name in ("old", "new")]
+        await readers[0].sync()
+        await readers[0].follow(lambda: len(readers[0].model.commits) > 1)
+        with psycopg.connect(url) as connection:
+            connection.execute("LOCK TABLE changesource_watermark IN ACCESS EXCLUSIVE MODE")
+            await readers[1].sync()
+            for reader in readers:
+                key = await asyncio.to_thread(last_write, mongo, "item")
+                await reader.follow(lambda reader=reader, key=key: key in reader.model.rows("item"))  # type: ignore[misc]
+    finally:
+        await asyncio.to_thread(own.stop)
+    rows = await asyncio.to_thread(expected, mongo, "item")
+    assert readers[1].model.rows("item") == rows
 
 
 def test_a_start_while_the_database_is_away(

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from channels.db import database_sync_to_async
+from django.db import OperationalError
 from pymongo import MongoClient
 from pymongo.database import Database
 from websockets.exceptions import ConnectionClosed
@@ -22,6 +23,7 @@ from changesource.mapping.compiled import CompiledMapping
 from changesource.mapping.formats import read_specification
 from changesource.models import Watermark as WatermarkRow
 from changesource.protocol.watermark import Watermark
+from changesource.store import watermarks
 from devtools.secantusdb import SecantusDB
 from tests.conftest import DeploymentFactory, MongoServer
 from tests.harness.app import MAPPINGS, fill
@@ -301,6 +303,50 @@ async def test_an_operators_wish(mongodb: MongoServer, mongo: Database[Any]) -> 
             await base.settle(connection)
         assert anew.version > one.version
         await base.close()
+
+
+@pytest.mark.parametrize("fault", ["a failed query", "a database that takes no writes"])
+async def test_a_wish_that_is_fulfilled_resets_nobody(
+    mongodb: MongoServer, mongo: Database[Any], monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    """Neither where the database cannot be asked once at the reconnect, nor where it cannot take note."""
+    fill(mongo, 5, others=5)
+    await published(MAPPINGS)
+    async with running(mongodb.uri, mongo.name) as runtime:
+        base = Whole(mongodb.uri, mongo)
+        one = base.replica(app_id="one")
+        one.server = runtime.session
+        await one.sync()
+        await wish("one")
+        await refused_by(one, "ZS205")
+
+        def broken(*_: object, **__: object) -> None:
+            raise OperationalError("no")
+
+        if fault == "a database that takes no writes":
+            for name in ("begin_sync", "end_sync", "note_progress"):
+                monkeypatch.setattr(watermarks, name, broken)
+        anew = base.replica(app_id="one")
+        anew.server = runtime.session
+        await anew.sync()
+        if fault == "a failed query":
+            asked = watermarks.resyncs_wanted
+
+            def once() -> dict[tuple[str, int], str]:
+                monkeypatch.setattr(watermarks, "resyncs_wanted", asked)
+                raise OperationalError("the server closed the connection")
+
+            monkeypatch.setattr(watermarks, "resyncs_wanted", once)
+        async with anew.connection() as connection:
+            await base.settle(connection)
+        await base.close()
+
+
+async def refused_by(replica: Replica, code: str) -> None:
+    """Connect, and be reset at once."""
+    async with replica.connection() as connection:
+        await connection.until(lambda: replica.model.reset is not None)
+    check_reset(replica, code)
 
 
 # The same over the wire.

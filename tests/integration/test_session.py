@@ -15,7 +15,13 @@ import pytest
 from channels.db import database_sync_to_async
 from channels.layers import InMemoryChannelLayer
 
-from changesource.exceptions import CursorLost, PrivilegeMissing, SourceUnavailable, UnknownPublication
+from changesource.exceptions import (
+    CursorLost,
+    PrivilegeMissing,
+    SourceUnavailable,
+    UnknownPublication,
+    ZerosourceError,
+)
 from changesource.mapping.compiled import CompiledMapping, ignore_fault
 from changesource.mapping.spec import ColumnSpec, TableSpec
 from changesource.models import RowError
@@ -609,6 +615,51 @@ async def test_a_watcher_that_stops_is_missed_in_time() -> None:
         it.writer.step()
         await connection.until(lambda: it.is_exact(replica))
         assert connection.session.tallies.silences > 0
+
+
+async def test_a_layer_that_only_repeats_itself_is_found_silent() -> None:
+    """What lies behind the replica, said again and again, keeps it from nothing: it reads for itself in time."""
+    place = Place()
+    replica = place.replica(limits=BRISK)
+    await replica.sync()
+    publisher = Publisher(place.layer)
+
+    async def repeat() -> None:
+        while True:
+            position = Watermark.parse(replica.model.last_watermark).cluster_time
+            await publisher.publish(Batch(position - 1, position, place.mapping.fingerprints))
+            await asyncio.sleep(0.05)
+
+    repeating = asyncio.create_task(repeat())
+    try:
+        async with replica.connection() as connection:
+            # After a heartbeat, the layer leads on from where the replica is, so that it follows the layer.
+            await connection.until(lambda: len(replica.model.commits) > 1 and not place.source.feeds)
+            place.source.insert("messages", {"_id": "new", "body": "x"})
+            await connection.until(lambda: place.is_exact(replica), 5)
+            assert connection.session.tallies.silences > 0
+    finally:
+        repeating.cancel()
+
+
+@pytest.mark.parametrize("error", [SourceUnavailable("writes are blocked"), PrivilegeMissing("read only")])
+@pytest.mark.parametrize("watched", [True, False], ids=["watched", "unwatched"])
+async def test_a_heartbeat_that_cannot_be_written_stops_nothing(error: ZerosourceError, watched: bool) -> None:
+    """MongoDB takes no writes for now; what it has is read on the same feed."""
+    place = Place()
+    replica = place.replica(limits=BRISK)
+    await replica.sync()
+    for nth in range(1, 200):
+        place.source.fail("mark", error, nth)
+    async with AsyncExitStack() as stack:
+        if watched:
+            await stack.enter_async_context(place.watched(keepalive=0.05))
+        connection = await stack.enter_async_context(replica.connection())
+        await connection.until(lambda: place.source.calls["mark"] > 3)
+        if not watched:
+            assert place.source.calls["feed"] == 2, "one for the snapshot, one since"
+        place.writer.step()
+        await connection.until(lambda: place.is_exact(replica))
 
 
 async def test_with_no_watcher_a_replica_keeps_its_position_fresh() -> None:
