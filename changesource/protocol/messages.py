@@ -51,8 +51,12 @@ def rollback() -> str:
 
 
 def reset_required(message: str, code: str) -> str:
-    """Make zero-cache drop its replica and sync anew; ``message`` is what its operator reads."""
-    return dumps(["control", {"tag": "reset-required", "message": message, "errorDetails": {"code": code}}]).decode()
+    """Make zero-cache drop its replica and sync anew.
+
+    ``message`` is what its operator reads: zero-cache 1.9.0 logs ``errorDetails`` alone, so it stands there as well.
+    """
+    details = {"code": code, "message": message}
+    return dumps(["control", {"tag": "reset-required", "message": message, "errorDetails": details}]).decode()
 
 
 def data(change: dict[str, object]) -> str:

@@ -1,4 +1,5 @@
-"""A TCP proxy before a server's WebSocket: notes every transaction that passes, and may hold the server back."""
+"""A TCP proxy before a server's WebSocket: notes every transaction that passes, and may hold the server back, cut
+connections, and lie about where zero-cache stands."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ import threading
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
 
 from devtools.processes import free_port
 
@@ -109,6 +110,15 @@ def check_watermarks(connections: Iterable[Recording]) -> None:
                 begun = ""
 
 
+def with_last_watermark(head: bytes, watermark: str) -> bytes:
+    """Return an HTTP request with ``watermark`` in place of its ``lastWatermark``."""
+    method, target, rest = head.split(b" ", 2)
+    path, _, query = target.decode().partition("?")
+    given = parse_qsl(query, keep_blank_values=True)
+    told = urlencode([(name, watermark if name == "lastWatermark" else value) for name, value in given])
+    return b" ".join((method, f"{path}?{told}".encode(), rest))
+
+
 class RecordingProxy:
     """Listens on ``port`` for the server at ``upstream`` (a port of loopback); use as a context manager.
 
@@ -120,6 +130,7 @@ class RecordingProxy:
         self.connections: list[Recording] = []
         self._upstream = upstream
         self._rate = rate
+        self._watermark = ""
         self._loop = asyncio.new_event_loop()
         self._released = asyncio.Event()
         self._thread = threading.Thread(target=self._loop.run_forever, name="recording proxy", daemon=True)
@@ -134,6 +145,14 @@ class RecordingProxy:
     def release(self) -> None:
         """Hold the server back no more."""
         self._loop.call_soon_threadsafe(self._released.set)
+
+    def cut(self) -> int:
+        """Break every open connection, for both sides; return how many there were."""
+        return asyncio.run_coroutine_threadsafe(self._cut(), self._loop).result(10)
+
+    def rewrite(self, watermark: str) -> None:
+        """Tell the server this ``lastWatermark``, once, in place of the next one; ``Recording`` has what was asked."""
+        self._watermark = watermark
 
     def __enter__(self) -> RecordingProxy:
         self._thread.start()
@@ -152,10 +171,15 @@ class RecordingProxy:
     async def _stop(self) -> None:
         if self._server is not None:
             self._server.close()
-        for task in self._tasks:
+        await self._cut()
+
+    async def _cut(self) -> int:
+        tasks = list(self._tasks)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         await asyncio.sleep(0)  # transports close their sockets in the next turn
+        return len(tasks)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -166,10 +190,12 @@ class RecordingProxy:
         try:
             head = await reader.readuntil(HEAD_END)
             recording.request(head)
+            if self._watermark and recording.last_watermark:
+                head, self._watermark = with_last_watermark(head, self._watermark), ""
             self.connections.append(recording)
             await self._join(reader, writer, head, recording)
         except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            pass  # one side is gone, or the test is over; the other side is told below
+            pass  # one side is gone, or the test cuts it or is over; the other side is told below
         finally:
             writer.transport.abort()
 
@@ -182,8 +208,12 @@ class RecordingProxy:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, CHUNK)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1000)
         sock.setblocking(False)
-        await self._loop.sock_connect(sock, ("127.0.0.1", self._upstream))
-        from_server, to_server = await asyncio.open_connection(sock=sock, limit=CHUNK)
+        try:
+            await self._loop.sock_connect(sock, ("127.0.0.1", self._upstream))
+            from_server, to_server = await asyncio.open_connection(sock=sock, limit=CHUNK)
+        except BaseException:
+            sock.close()
+            raise
         to_server.write(head)
         ways = [
             asyncio.ensure_future(self._pass(reader, to_server)),
@@ -193,10 +223,11 @@ class RecordingProxy:
             # Where one side has closed, the other is told at once.
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            # First: what is awaited may be cancelled.
+            to_server.transport.abort()
             for way in ways:
                 way.cancel()
             await asyncio.gather(*ways, return_exceptions=True)
-            to_server.transport.abort()
 
     async def _pass(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, recording: Recording | None = None

@@ -37,7 +37,11 @@ def test_transactions() -> None:
 
 
 def test_reset_required() -> None:
-    body = {"tag": "reset-required", "message": 'lost "it"\n', "errorDetails": {"code": "ZS202"}}
+    body = {
+        "tag": "reset-required",
+        "message": 'lost "it"\n',
+        "errorDetails": {"code": "ZS202", "message": 'lost "it"\n'},
+    }
     assert read(messages.reset_required('lost "it"\n', "ZS202")) == ["control", body]
 
 

@@ -1,13 +1,16 @@
-"""What the recording proxy notes of a connection, and that its check of watermarks finds what it is there for."""
+"""What the recording proxy notes of a connection and does to it; its check of watermarks finds what it is there for."""
 
 from __future__ import annotations
 
 import json
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 import pytest
 from websockets.frames import Frame, Opcode
 
-from tests.harness.proxy import HEAD_END, Recording, check_watermarks
+from tests.harness.proxy import HEAD_END, Recording, RecordingProxy, check_watermarks
 
 ANSWER = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: WebSocket" + HEAD_END
 
@@ -66,3 +69,82 @@ def test_a_watermark_that_does_not_rise_is_found(frames: list[str], last: str) -
     """Repeated, lower, at or before ``lastWatermark``, within another, or not as it began."""
     with pytest.raises(AssertionError):
         check_watermarks([recorded(frames, last)])
+
+
+@pytest.fixture
+def upstream() -> Iterator[socket.socket]:
+    """A server that listens, and answers nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.settimeout(10)
+        yield listening
+
+
+@pytest.fixture
+def proxy(upstream: socket.socket) -> Iterator[RecordingProxy]:
+    """A proxy before it."""
+    with RecordingProxy(upstream.getsockname()[1]) as running:
+        yield running
+
+
+@contextmanager
+def request(proxy: RecordingProxy, target: str) -> Iterator[socket.socket]:
+    """Connect and send the head of a request."""
+    with socket.create_connection(("127.0.0.1", proxy.port), timeout=10) as client:
+        client.sendall(f"GET {target} HTTP/1.1\r\nHost: here".encode() + HEAD_END)
+        yield client
+
+
+def head_of(server: socket.socket) -> str:
+    """Read the head of a request."""
+    head = b""
+    while HEAD_END not in head:
+        head += server.recv(1000)
+    return head.decode()
+
+
+def ended(side: socket.socket) -> bool:
+    """Wait until the other side says no more; in time, and with nothing before."""
+    with suppress(ConnectionResetError):
+        return side.recv(1) == b""
+    return True
+
+
+def test_cut_ends_every_connection_on_both_sides(proxy: RecordingProxy, upstream: socket.socket) -> None:
+    """Those that come afterwards are none of its business."""
+    with request(proxy, "/?appID=a") as one, upstream.accept()[0] as server_of_one:
+        assert "appID=a" in head_of(server_of_one)
+        with request(proxy, "/?appID=b") as other, upstream.accept()[0] as server_of_other:
+            assert "appID=b" in head_of(server_of_other)
+            assert proxy.cut() == 2
+            assert all(ended(side) for side in (one, server_of_one, other, server_of_other))
+    assert proxy.cut() == 0
+    with request(proxy, "/?appID=c") as later, upstream.accept()[0] as server:
+        assert "appID=c" in head_of(server)
+        server.sendall(ANSWER)
+        assert later.recv(1) == ANSWER[:1]
+
+
+@pytest.mark.parametrize("watermark", ["garbage", "z" * 20_000, "a&b=c d?é#"], ids=["short", "long", "hostile"])
+def test_one_watermark_is_rewritten(proxy: RecordingProxy, upstream: socket.socket, watermark: str) -> None:
+    """That of the next request that has one; all else in it, and what is recorded, stays as it was."""
+    first, later = "/v0/stream?appID=a", "/v0/stream?appID=a&publications=p&publications=q&lastWatermark=01&empty="
+    proxy.rewrite(watermark)
+    received = []
+    for target in (first, later, later):
+        with request(proxy, target), upstream.accept()[0] as server:
+            received.append(head_of(server))
+    assert received[0].startswith(f"GET {first} HTTP/1.1\r\n")
+    assert received[2].startswith(f"GET {later} HTTP/1.1\r\n")
+    told = Recording()
+    told.request(received[1].encode())
+    assert told.query == {"appID": ["a"], "publications": ["p", "q"], "lastWatermark": [watermark]}
+    assert received[1].endswith("&empty= HTTP/1.1\r\nHost: here\r\n\r\n")
+    assert [recording.last_watermark for recording in proxy.connections] == ["", "01", "01"]
+
+
+def test_a_server_that_is_away_ends_the_connection(proxy: RecordingProxy, upstream: socket.socket) -> None:
+    """At once, and nothing is left open."""
+    upstream.close()
+    with request(proxy, "/?appID=a") as client:
+        assert ended(client)
+    assert [recording.query for recording in proxy.connections] == [{"appID": ["a"]}]

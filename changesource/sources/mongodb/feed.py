@@ -276,14 +276,16 @@ class MongoFeed:
 
     async def _prove(self, batch: Sequence[RawEvent]) -> bool:
         """Return True once the event at the position has come again."""
-        if not batch:
-            # Nothing yet, maybe for a lagging member. A barrier settles it: it comes after the event, or instead.
-            now = await self._source.barrier("position")
-            if now <= self._after:
+        first = batch[0].get("clusterTime") if batch else None
+        time = to_cluster_time(first) if isinstance(first, Timestamp) else None
+        if not batch or (time is not None and time < self._after):
+            # Nothing yet, maybe for a lagging member; or what was before, of a server that takes a time to come for
+            # now. A barrier settles it: it comes after the event, or instead.
+            if await self._source.barrier("position") <= self._after:
                 raise WatermarkInFuture()
+        if not batch:
             return False
-        first = batch[0].get("clusterTime")
-        if not isinstance(first, Timestamp) or to_cluster_time(first) != self._after:
+        if time != self._after:
             raise HistoryLost()
         self._proved = True
         return True
