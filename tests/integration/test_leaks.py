@@ -102,6 +102,7 @@ async def test_sessions_that_end_in_mid_snapshot_leave_no_task_or_cursor(
     client.close()
 
 
+@pytest.mark.slow
 async def test_connects_and_disconnects_in_mid_snapshot(
     deployment: DeploymentFactory, secantusdb: Callable[..., SecantusDB]
 ) -> None:

@@ -27,8 +27,6 @@ pytestmark = pytest.mark.django_db(transaction=True)
 TABLES = list(MAPPINGS["tables"])
 State = dict[str, dict[Any, Row]]
 ROUNDS = 60
-MARKS = 110
-TIMES = 100
 
 
 @pytest.fixture
@@ -95,8 +93,10 @@ class History:
         return made
 
 
-async def recorded(whole: Whole, chance: random.Random) -> History:
+async def recorded(whole: Whole, chance: random.Random, commits: int) -> History:
     """Return the history of a stream with transactions, group commits, heartbeats and collections that come and go.
+
+    It has so many ``commits`` or more.
 
     The first half of it comes from a watcher, the other from the session's own reading.
     """
@@ -106,7 +106,7 @@ async def recorded(whole: Whole, chance: random.Random) -> History:
 
     async def play_on(connection: Connection) -> None:
         began, number = len(history.states), 0
-        while number < ROUNDS // 2 or len(history.states) - began < MARKS // 2:
+        while number < ROUNDS // 2 or len(history.states) - began < commits // 2:
             await asyncio.to_thread(play, whole.database, chance, f"r{began}-{number}")
             if number % 9 == 8:
                 # Quiet for a while, so that a heartbeat comes.
@@ -133,24 +133,25 @@ async def resumed(server: Whole, history: History, mark: str, end: int) -> Histo
     return again
 
 
-async def test_at_100_random_watermarks_of_a_stream(whole: Whole, mongodb: MongoServer) -> None:
+@pytest.mark.parametrize("times", [25, pytest.param(100, marks=pytest.mark.slow)])
+async def test_at_random_watermarks_of_a_stream(whole: Whole, mongodb: MongoServer, times: int) -> None:
     """From each, exactly what follows comes, at this server and at another with another layer.
 
     Both show the same rows at the same watermark and send as many changes; so does the one at any later watermark.
     """
     chance = random.Random(11)
-    history = await recorded(whole, chance)
+    history = await recorded(whole, chance, times + 10)
     changes = [count for _, count in history.replica.model.transactions[1:]]
     assert 0 in changes, "heartbeats"
     assert max(changes) > 40, "group commits"
     marks = list(history.states)
-    assert len(marks) >= MARKS
+    assert len(marks) >= times + 10
     wanted = await asyncio.to_thread(everything, whole.database)
     end = Watermark.parse(marks[-1]).cluster_time
     other = Whole(mongodb.uri, whole.database, layer=FaultyLayer(InMemoryChannelLayer(), seed=5), keepalive=30.0)
     whole.limits = other.limits
     common = 0
-    for mark in chance.sample(marks[:-1], TIMES):
+    for mark in chance.sample(marks[:-1], times):
         one, another = await asyncio.gather(*(resumed(server, history, mark, end) for server in (whole, other)))
         assert shown(one.replica.model) == shown(another.replica.model) == wanted
         for same in one.states.keys() & another.states.keys():
@@ -158,7 +159,7 @@ async def test_at_100_random_watermarks_of_a_stream(whole: Whole, mongodb: Mongo
             assert one.states[same] == another.states[same], (mark, same)
         counts = [sum(count for _, count in it.replica.model.transactions) for it in (one, another)]
         assert counts[0] == counts[1] > 0
-    assert common > TIMES
+    assert common > times
     await other.close()
 
 
