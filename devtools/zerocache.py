@@ -168,6 +168,8 @@ class ZeroCache:
             "ZERO_REPLICA_FILE": str(self.replica.file),
             "ZERO_APP_ID": self.app_id,
             "ZERO_PORT": str(self.port),
+            # One that it draws itself may begin with a dash, which its own workers then refuse (exit 255).
+            "ZERO_TASK_ID": "zerosource",
             "ZERO_ADMIN_PASSWORD": "admin",
             "ZERO_LOG_LEVEL": "info",
             "ZERO_LOG_FORMAT": "json",

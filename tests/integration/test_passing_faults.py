@@ -231,6 +231,7 @@ async def test_the_database_is_away(deployment: DeploymentFactory, mongo: Databa
         await asyncio.to_thread(own.stop)
 
 
+@pytest.mark.slow
 async def test_the_database_hangs(deployment: DeploymentFactory, mongo: Database[Any], tmp_path: Path) -> None:
     """It takes connections and never answers: a replica that comes back is served all the same, and a new one too."""
     fill(mongo, 10, others=5)
