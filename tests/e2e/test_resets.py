@@ -27,6 +27,7 @@ from tests.harness.failpoints import failing
 from tests.harness.proxy import RecordingProxy, check_watermarks
 from tests.harness.replicas import stored_watermark, wait_equal
 
+pytestmark = pytest.mark.slow
 Document = dict[str, Any]
 DATABASE = "own"
 OPLOG = 1000
@@ -162,7 +163,6 @@ def test_every_reason_resets_zero_cache_once(
             it_comes_with_another_watermark(stage, forge, code, words)
 
 
-@pytest.mark.slow
 def test_the_kin_of_these_reasons_reset_zero_cache_once(
     secantusdb: Callable[..., SecantusDB], deployment: DeploymentFactory, zero_cache: ZeroCacheFactory
 ) -> None:

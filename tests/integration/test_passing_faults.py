@@ -57,7 +57,7 @@ async def own(secantusdb: Callable[..., SecantusDB]) -> AsyncIterator[Own]:
     made.client.close()
 
 
-@pytest.mark.parametrize("command", ["getMore", "aggregate"])
+@pytest.mark.parametrize("command", ["getMore", pytest.param("aggregate", marks=pytest.mark.slow)])
 async def test_errors_while_streaming(own: Own, command: str, caplog: pytest.LogCaptureFixture) -> None:
     """Each code on one connection, while changes are written: once and twice, or so that opening anew fails as well."""
     commands, times = (["getMore"], 2) if command == "getMore" else (["getMore", "aggregate"], 3)
