@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from django.apps import AppConfig
 from django.core.checks import CheckMessage, Error, Warning, register
 from django.db import Error as DatabaseFailure
 
-from changesource.exceptions import DatabaseUnavailable, SourceRefused, SourceUnavailable, ZerosourceError
+from changesource.exceptions import DatabaseUnavailable, MappingError, SourceRefused, SourceUnavailable, ZerosourceError
+from changesource.mapping.questions import questions_of
+from changesource.mapping.rows import CompiledTable, compile_table
+from changesource.mapping.spec import TableSpec
 from changesource.services.inspection import inspector
 from changesource.store.mappings import read_draft
 
@@ -19,7 +22,7 @@ TAG = "changesource"
 @register(TAG)
 def check_source(app_configs: Sequence[AppConfig] | None, **options: Any) -> list[CheckMessage]:
     """Whether MongoDB, and the collections that are mapped in the draft, can be watched."""
-    inspect = inspector()
+    inspect = inspector(switch=False)
     if inspect is None:
         return [Warning("MONGODB_URI is not set, so MongoDB was not checked.", id=f"{TAG}.W001")]
     try:
@@ -28,11 +31,11 @@ def check_source(app_configs: Sequence[AppConfig] | None, **options: Any) -> lis
         return [_message(Warning, DatabaseUnavailable.of(error))]
     found: list[CheckMessage] = []
     try:
-        inspect(())
+        inspect({})
         # One by one, so that each that is refused is told.
-        for collection in sorted({table.collection for table in tables}):
+        for collection, asked in sorted(questions_of(_compiled(tables, found)).items()):
             try:
-                inspect([collection])
+                inspect({collection: asked})
             except SourceRefused as error:
                 found.append(_message(Error, error))
     except SourceRefused as error:
@@ -40,6 +43,15 @@ def check_source(app_configs: Sequence[AppConfig] | None, **options: Any) -> lis
     except SourceUnavailable as error:
         found.append(_message(Warning, error))
     return found
+
+
+def _compiled(tables: Sequence[TableSpec], found: list[CheckMessage]) -> Iterator[CompiledTable]:
+    """Give the tables that can be compiled; the others are told of in ``found``."""
+    for table in tables:
+        try:
+            yield compile_table(table)
+        except MappingError as error:
+            found.append(_message(Error, error))
 
 
 def _message(kind: type[Error] | type[Warning], error: ZerosourceError) -> CheckMessage:

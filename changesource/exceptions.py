@@ -206,10 +206,10 @@ class CollectionRefused(SourceRefused):
 
 
 class PostImagesMissing(SourceRefused):
-    """POST_IMAGES is required, and MongoDB keeps no post-images of a mapped collection."""
+    """MongoDB keeps no pre- and post-images of a mapped collection that needs them."""
 
     code = "ZS315"
-    remedy = "Grant collMod on the database to the MongoDB user, or set POST_IMAGES=auto."
+    remedy = "Grant collMod on the database to the MongoDB user."
 
 
 class ShardedCluster(SourceRefused):
@@ -217,6 +217,29 @@ class ShardedCluster(SourceRefused):
 
     code = "ZS316"
     remedy = "Point MONGODB_URI at a replica set."
+
+
+class TableStopped(ZerosourceError):
+    """A document does not fit a table whose error policy is to stop."""
+
+    code = "ZS401"
+    retryable = True
+    remedy = (
+        "Correct the document; the replica goes on by itself. Or give the table another error policy and publish: its "
+        "replicas sync anew."
+    )
+
+    def __init__(self, table: str, document_id: str, column: str, reason: str) -> None:
+        """Takes the words of the ``RowFault``."""
+        where = f"column {column} of the document" if column else "the document"
+        super().__init__(f"Table {table} stopped at {where} with _id {document_id}: {reason}.")
+
+
+class KeyNotUnique(SourceRefused):
+    """A table's key shows fields that MongoDB does not keep unique."""
+
+    code = "ZS317"
+    remedy = "Create a unique index of these fields, or add a column that shows _id to the key."
 
 
 class RowRejected(ZerosourceError):

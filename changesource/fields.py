@@ -20,6 +20,14 @@ else:
     AnyTextField = models.TextField
 
 
+class EmptyableJSONField(forms.JSONField):
+    """A form's JSON field that shows nothing where there is nothing, not ``null``."""
+
+    def prepare_value(self, value: Any) -> Any:
+        """The text that is edited."""
+        return "" if value is None else super().prepare_value(value)
+
+
 class OrderedJSONField(AnyTextField):
     """JSON kept as text, so that it comes back as it went in.
 
@@ -47,4 +55,4 @@ class OrderedJSONField(AnyTextField):
 
     def formfield(self, *args: Any, **kwargs: Any) -> Any:
         """Edited as JSON."""
-        return models.Field.formfield(self, *args, **{"form_class": forms.JSONField, **kwargs})
+        return models.Field.formfield(self, *args, **{"form_class": EmptyableJSONField, **kwargs})

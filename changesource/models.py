@@ -16,7 +16,7 @@ from django.utils import timezone
 from .exceptions import MappingError
 from .fields import OrderedJSONField
 from .mapping.rows import compile_table
-from .mapping.spec import ColumnSpec, ColumnType, ErrorPolicy, IdType, TableSpec
+from .mapping.spec import ColumnSpec, ColumnType, ErrorPolicy, IdType, LargeIntegers, TableSpec
 
 MANAGED_HELP = "Where the mapping comes from. Managed mappings are edited there; empty: made here, and edited here."
 # Where the compiler speaks of a key of the JSON form, the admin shows it at this field.
@@ -31,6 +31,8 @@ FIELD_OF_KEY = {
     "id_type": "id_type",
     "errorPolicy": "error_policy",
     "error_policy": "error_policy",
+    "largeIntegers": "large_integers",
+    "large_integers": "large_integers",
 }
 
 
@@ -47,12 +49,18 @@ class TableMapping(models.Model):
         UUID = "uuid", "UUID"
         DATE = "date", "date"
 
+    class LargeIntegers(models.TextChoices):
+        """What a number column makes of an integer beyond 2^53 - 1."""
+
+        REJECT = "reject", "it does not fit"
+        ROUND = "round", "the nearest double"
+
     class Policy(models.TextChoices):
         """What becomes of a value that its column cannot hold."""
 
         COERCE = "coerce", "convert it, or send null where the column is optional; else leave the row out"
         SKIP = "skip", "leave the row out"
-        STOP = "stop", "stop the stream"
+        STOP = "stop", "stop the table's replicas until it is mended"
 
     name = models.CharField(
         unique=True, help_text="The table's name in Zero. Another name is another table: replicas sync anew."
@@ -66,12 +74,13 @@ class TableMapping(models.Model):
     pipeline = OrderedJSONField(
         default=list,
         blank=True,
-        help_text="Aggregation stages; [] for none. Not supported yet: leave it at [].",
+        help_text="Aggregation stages that shape each document, such as $unwind; [] for none. Columns show what they "
+        "give. An edit makes replicas sync anew.",
     )
     primary_key = OrderedJSONField(
         default=list,
-        help_text='The columns that tell a row, such as ["id"]. For now one column with the path _id. '
-        "An edit makes replicas sync anew.",
+        help_text='The columns that tell a row, such as ["id"] or ["accountId", "userId"]: one shows _id, or all show '
+        "fields of a unique index. An edit makes replicas sync anew.",
     )
     id_type = models.CharField(
         "type of _id",
@@ -84,6 +93,12 @@ class TableMapping(models.Model):
         choices=Policy.choices,
         default=Policy.COERCE,
         help_text="What becomes of a value that its column cannot hold. An edit makes replicas sync anew.",
+    )
+    large_integers = models.CharField(
+        choices=LargeIntegers.choices,
+        default=LargeIntegers.REJECT,
+        help_text="What a number column makes of an integer beyond 2^53 - 1, which Zero's numbers cannot hold exactly. "
+        "An edit makes replicas sync anew.",
     )
     enabled = models.BooleanField(
         default=True,
@@ -124,6 +139,7 @@ class TableMapping(models.Model):
             pipeline=tuple(self.pipeline),
             id_type=cast(IdType, self.id_type),
             error_policy=cast(ErrorPolicy, self.error_policy),
+            large_integers=cast(LargeIntegers, self.large_integers),
             enabled=self.enabled,
             description=self.description,
         )
@@ -162,12 +178,28 @@ class ColumnMapping(models.Model):
         help_text="The column's type in Zero; dates are numbers (milliseconds). An edit makes replicas sync anew.",
     )
     path = models.CharField(
+        blank=True,
+        default="",
         help_text="The dotted path of the field that is shown, such as _id or address.city. "
-        "An edit makes replicas sync anew."
+        "An edit makes replicas sync anew.",
+    )
+    expression = OrderedJSONField(
+        null=True,
+        blank=True,
+        help_text='Instead of a path: an aggregation expression, such as {"$toLower": "$email"}. '
+        "An edit makes replicas sync anew.",
     )
     optional = models.BooleanField(
         default=False,
         help_text="Whether null is allowed: for a field that is missing or null. An edit makes replicas sync anew.",
+    )
+    key_type = models.CharField(
+        "type of key",
+        choices=TableMapping.IdKind.choices,
+        default=TableMapping.IdKind.UNKNOWN,
+        blank=True,
+        help_text="For a column of the key that shows a field of a unique index: the field's BSON type. Documents with "
+        "another are listed as row errors. An edit makes replicas sync anew.",
     )
     position = models.PositiveIntegerField(default=0, help_text="The column's place in the table, from 0.")
 
@@ -181,7 +213,14 @@ class ColumnMapping(models.Model):
 
     def column_spec(self) -> ColumnSpec:
         """This column as the value that the compiler takes."""
-        return ColumnSpec(name=self.name, type=cast(ColumnType, self.type), path=self.path, optional=self.optional)
+        return ColumnSpec(
+            name=self.name,
+            type=cast(ColumnType, self.type),
+            path=self.path,
+            optional=self.optional,
+            expression=self.expression,
+            key_type=cast(IdType, self.key_type),
+        )
 
 
 class Publication(models.Model):

@@ -8,5 +8,6 @@ from . import views
 
 urlpatterns = [
     path("healthz", views.healthz, name="healthz"),
+    path("metrics", views.metrics, name="metrics"),
     path("changes/v0/stream", views.stream, name="stream"),
 ]

@@ -30,6 +30,19 @@ FLAT_FILTERS = st.dictionaries(PATHS, CONDITIONS, max_size=3)
 FILTERS = FLAT_FILTERS | st.builds(lambda parts: {"$or": parts}, st.lists(FLAT_FILTERS, min_size=1, max_size=2))
 
 
+EXPRESSIONS: st.SearchStrategy[Json] = st.one_of(
+    PATHS.map(lambda path: f"${path}"),
+    PATHS.map(lambda path: {"$toUpper": f"${path}"}),
+    st.builds(lambda path, value: {"$ifNull": [f"${path}", {"$literal": value}]}, PATHS, SCALARS),
+    st.lists(TEXT.filter(lambda text: not text.startswith("$")), max_size=2).map(list),
+)
+STAGES: st.SearchStrategy[Json] = st.one_of(
+    FLAT_FILTERS.map(lambda filter: {"$match": filter}),
+    PATHS.map(lambda path: {"$unwind": {"path": f"${path}", "preserveNullAndEmptyArrays": True}}),
+    st.builds(lambda name, expression: {"$set": {f"x{name}": expression}}, WORDS, EXPRESSIONS),
+)
+
+
 @st.composite
 def tables(draw: st.DrawFn, name: str) -> TableSpec:
     """One table: a key from ``_id`` and up to four columns more."""
@@ -41,6 +54,8 @@ def tables(draw: st.DrawFn, name: str) -> TableSpec:
         for column in more
         if column != "id"
     ]
+    computed = draw(st.lists(EXPRESSIONS, max_size=2))
+    columns += (ColumnSpec(f"x_{n}", "json", "", True, expression) for n, expression in enumerate(computed))
     columns.insert(draw(st.integers(0, len(columns))), ColumnSpec("id", "string", "_id"))
     return TableSpec(
         name=name,
@@ -49,7 +64,9 @@ def tables(draw: st.DrawFn, name: str) -> TableSpec:
         primary_key=("id",),
         filter=draw(FILTERS),
         id_type=draw(st.sampled_from(["", "objectId", "string", "uuid"])),
-        error_policy=draw(st.sampled_from(["coerce", "skip"])),
+        error_policy=draw(st.sampled_from(["coerce", "skip", "stop"])),
+        large_integers=draw(st.sampled_from(["reject", "round"])),
+        pipeline=tuple(draw(st.lists(STAGES, max_size=2))),
         enabled=draw(st.booleans()),
         description=draw(TEXT),
     )

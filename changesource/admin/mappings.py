@@ -86,7 +86,7 @@ class ColumnMappingFormSet(ColumnFormSet):
         for form in kept:
             name = form.instance.name
             if place == name or place.startswith(f"{name}."):
-                key = place.removeprefix(name).lstrip(".")
+                key = place.removeprefix(name).lstrip(".").partition(".")[0]
                 form.add_error(key if key in form.fields else "name", error.problem)
                 return True
         return False

@@ -6,27 +6,27 @@ import re
 from collections.abc import Iterable
 
 from changesource.exceptions import MappingError
-from changesource.mapping.keys import KEY_TYPES
+from changesource.mapping.keys import ID_TYPES, KEY_TYPES
 from changesource.mapping.paths import split_path
 from changesource.mapping.spec import ColumnSpec, TableSpec
 from changesource.mapping.values import CONVERTERS
 
 MAX_NAME_LENGTH = 63
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
-_ID_TYPES = ("objectId", "string", "number", "uuid", "date")
-_ERROR_POLICIES = ("coerce", "skip")
+_ERROR_POLICIES = ("coerce", "skip", "stop")
+_LARGE_INTEGERS = ("reject", "round")
 
 
 def check_table(spec: TableSpec) -> None:
-    """Raise ``MappingError`` at the first thing in ``spec`` that is wrong; the filter is checked by its compiler."""
+    """Raise ``MappingError`` at the first thing in ``spec`` that is wrong.
+
+    What is compiled (the filter, the pipeline, expressions) is checked by its compiler.
+    """
     place = f"tables.{spec.name}"
     _check_name(spec.name, place, "a table's name")
     _check_collection(spec.collection, f"{place}.collection")
-    if spec.pipeline:
-        raise MappingError(f"{place}.pipeline", "pipelines are not supported yet; use a filter and field paths")
-    if spec.error_policy == "stop":
-        raise MappingError(f"{place}.error_policy", "stop is not supported yet; supported are coerce and skip")
     _check_choice(spec.error_policy, _ERROR_POLICIES, f"{place}.error_policy")
+    _check_choice(spec.large_integers, _LARGE_INTEGERS, f"{place}.large_integers")
     _check_columns(spec.columns, f"{place}.columns")
     _check_key(spec, place)
 
@@ -67,25 +67,33 @@ def _check_columns(columns: tuple[ColumnSpec, ...], place: str) -> None:
             raise MappingError(own, "two columns have this name (upper and lower case count as one)")
         seen.add(column.name.lower())
         _check_choice(column.type, CONVERTERS, f"{own}.type")
-        split_path(column.path, f"{own}.path")
+        if column.expression is None:
+            split_path(column.path, f"{own}.path")
+        elif column.path:
+            raise MappingError(f"{own}.expression", "is given beside a path; only one of the two may be")
 
 
 def _check_key(spec: TableSpec, place: str) -> None:
-    if len(spec.primary_key) != 1:
-        raise MappingError(f"{place}.primary_key", "the primary key is exactly one column, whose path is _id")
-    name = spec.primary_key[0]
-    column = next((column for column in spec.columns if column.name == name), None)
-    if column is None:
-        raise MappingError(f"{place}.primary_key", f"there is no column {name}")
-    own = f"{place}.columns.{name}"
-    if column.path != "_id":
-        raise MappingError(f"{own}.path", "the primary key's path is _id; other keys are not supported yet")
-    if column.type not in KEY_TYPES:
-        raise MappingError(f"{own}.type", f"a primary key is a string or a number, not {column.type}")
-    if column.optional:
-        raise MappingError(f"{own}.optional", "the primary key cannot be optional")
-    if spec.id_type == "":
-        return
-    _check_choice(spec.id_type, _ID_TYPES, f"{place}.id_type")
-    if spec.id_type not in KEY_TYPES[column.type]:
-        raise MappingError(f"{place}.id_type", f"_id of type {spec.id_type} does not fit a {column.type} key column")
+    own = f"{place}.primary_key"
+    if not spec.primary_key:
+        raise MappingError(own, "names no column")
+    columns = {column.name: column for column in spec.columns}
+    for name in spec.primary_key:
+        if spec.primary_key.count(name) > 1:
+            raise MappingError(own, f"names {name} twice")
+        column = columns.get(name)
+        if column is None:
+            raise MappingError(own, f"there is no column {name}")
+        at = f"{place}.columns.{name}"
+        if column.type not in KEY_TYPES:
+            raise MappingError(f"{at}.type", f"a primary key is a string or a number, not {column.type}")
+        if column.optional:
+            raise MappingError(f"{at}.optional", "the primary key cannot be optional")
+    if spec.id_type:
+        _check_choice(spec.id_type, ID_TYPES, f"{place}.id_type")
+    for column in spec.columns:
+        if column.key_type:
+            at = f"{place}.columns.{column.name}.key_type"
+            _check_choice(column.key_type, ID_TYPES, at)
+            if column.name not in spec.primary_key:
+                raise MappingError(at, "only a column of the primary key has one")

@@ -20,6 +20,7 @@ from bson.timestamp import Timestamp
 from bson.tz_util import utc
 
 from changesource.mapping.paths import Missing, as_document
+from changesource.mapping.regexes import options_of
 
 # In the driver's own time zone object: two dates that share it are subtracted twice as fast.
 EPOCH = datetime(1970, 1, 1, tzinfo=utc)
@@ -34,6 +35,8 @@ OBJECT_ID = 35
 BOOLEAN = 40
 DATE = 45
 TIMESTAMP = 47
+CODE = 60
+CODE_WITH_SCOPE = 65
 
 # The classes in which values compare with each other at all, in BSON's order. A symbol reaches us as a string.
 _CLASSES: dict[type, int] = {
@@ -57,7 +60,7 @@ _CLASSES: dict[type, int] = {
     DatetimeMS: DATE,
     Timestamp: TIMESTAMP,
     Regex: 50,
-    Code: 60,
+    Code: CODE,
     MaxKey: 127,
 }
 
@@ -69,6 +72,8 @@ def bson_class(value: object) -> int:
         found = next((_CLASSES[base] for base in type(value).__mro__ if base in _CLASSES), None)
         if found is None:
             raise TypeError(f"{type(value).__name__} is no BSON type")
+    if found == CODE and isinstance(value, Code) and value.scope is not None:
+        return CODE_WITH_SCOPE
     return found
 
 
@@ -85,8 +90,8 @@ def order_key(value: object) -> tuple[object, ...]:  # noqa: PLR0911 - one for e
     """``value`` as a tuple that begins with its class: tuples of one class compare and hash as the values do.
 
     Numbers of all types compare exactly, NaN equals NaN and is the least; strings compare as their UTF-8 does
-    (which is the order of code points), documents field by field in their order. Values of the classes that no
-    filter can name (regular expressions, code) have no more than their class.
+    (which is the order of code points), documents field by field in their order, regular expressions by pattern and
+    options, code by its text and scope.
     """
     kind = bson_class(value)
     if kind in (STRING, BOOLEAN):
@@ -109,6 +114,10 @@ def order_key(value: object) -> tuple[object, ...]:  # noqa: PLR0911 - one for e
         return (kind, milliseconds(value))
     if isinstance(value, Timestamp):
         return (kind, value.time, value.inc)
+    if isinstance(value, Regex):
+        return (kind, str(value.pattern), options_of(value))
+    if isinstance(value, Code):
+        return (kind, str(value), () if value.scope is None else order_key(value.scope))
     return (kind,)
 
 

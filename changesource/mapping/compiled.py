@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from bson import json_util
 from bson.binary import UuidRepresentation
 
-from changesource.exceptions import RowRejected, UnknownPublication
+from changesource.exceptions import RowRejected, TableStopped, UnknownPublication
 from changesource.mapping.documents import Salvaged
 from changesource.mapping.fingerprint import replica_fingerprint, table_fingerprint
-from changesource.mapping.rows import CompiledTable, JsonRow, compile_table
-from changesource.mapping.spec import Specification, TableSpec
+from changesource.mapping.needs import Needs, needs_of
+from changesource.mapping.paths import Document
+from changesource.mapping.rows import CompiledTable, JsonRow, Problem, compile_table
+from changesource.mapping.spec import Json, Specification, TableSpec
 from changesource.protocol.messages import TableFrames
 from changesource.protocol.tables import mapped_table
 
 # A frame may have 64 MiB; a row beyond half of it is left out, as is one that does not fit its columns.
 MAX_ROW_BYTES = 32 * 1024 * 1024
+# What one document may become in all: where an array is unwound, each row may repeat what is beside it.
+MAX_DOCUMENT_BYTES = 128 * 1024 * 1024
 
 
 MAX_ID_LENGTH = 500
@@ -39,13 +43,15 @@ class RowFault:
 
 
 Report = Callable[[RowFault], None]
+Encode = Callable[[JsonRow], bytes]
 
 
 def ignore_fault(fault: RowFault) -> None:
     """Take no note of ``fault``: the leading watcher and the initial sync report for everybody."""
 
 
-def _shown_id(document: Mapping[str, object]) -> str:
+def shown_id(document: Mapping[str, object]) -> str:
+    """The document's ``_id`` in extended JSON, cut to 500 characters."""
     return json_util.dumps(document.get("_id"), json_options=SHOWN)[:MAX_ID_LENGTH]
 
 
@@ -54,10 +60,14 @@ class MappedTable:
 
     def __init__(self, spec: TableSpec, database: str) -> None:
         """Compile ``spec`` for documents of ``database``; ``MappingError`` where it is wrong."""
+        self.spec = spec
         self.name = spec.name
         self.collection = spec.collection
-        self._skips = spec.error_policy == "skip"
+        self._policy = spec.error_policy
         self.compiled: CompiledTable = compile_table(spec)
+        self.has_history = self.compiled.has_history
+        # What most tables are: one row a document at most, read from the document itself.
+        self._is_plain = self.compiled.pipeline is None and not self.has_history
         self.fingerprint = table_fingerprint(database, spec)
         self.table = mapped_table(
             spec.name, ((c.name, c.type, c.optional) for c in spec.columns), self.compiled.key_columns
@@ -65,51 +75,89 @@ class MappedTable:
         self.frames = TableFrames(self.table)
         self.columns = self.compiled.column_names[len(self.compiled.key_columns) :]
 
-    def row(self, document: Mapping[str, object], report: Report) -> JsonRow | None:
-        """Return the row of ``document``, None where the filter or an error leaves it out."""
-        if isinstance(document, Salvaged) and not self._takes(document, report):
-            return None
-        try:
-            row, faults = self.compiled.row_with_errors(document)
-        except RowRejected as error:
-            report(RowFault(self.name, _shown_id(document), error.column, error.reason, left_out=True))
-            return None
-        for fault in faults:
-            report(RowFault(self.name, _shown_id(document), fault.column, fault.reason, left_out=False))
-        return row
+    def encoded(self, document: Document, encode: Encode, report: Report) -> list[bytes]:
+        """The document's rows by ``encode``, those that fit; ``report`` hears of what does not.
 
-    def _takes(self, document: Salvaged, report: Report) -> bool:
-        """Report the fields that cannot be decoded, by the error policy as missing or as a row left out."""
-        left_out = self._skips
-        for name in document.unreadable:
-            reason = "its BSON cannot be decoded by the driver"
-            report(RowFault(self.name, _shown_id(document), name, reason, left_out))
-        return not left_out
+        ``TableStopped`` where something does not fit and the table's policy is to stop then.
+        """
+        return [frame for _, frame in self._encoded(document, encode, report)]
 
-    def upsert(
-        self, document: Mapping[str, object], encode: Callable[[JsonRow], bytes], report: Report
-    ) -> bytes | None:
-        """Return ``document``'s frame by ``encode``, None where it has no row here."""
-        try:
-            row = self.row(document, report)
-            frame = None if row is None else encode(row)
-        except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:
-            # A value that nobody foresaw must not stop the stream: its row is left out, and listed.
-            reason = f"{type(error).__name__} while the row was made"
-            report(RowFault(self.name, _shown_id(document), "", reason, left_out=True))
-            return None
-        if frame is not None and len(frame) > MAX_ROW_BYTES:
-            reason = f"the row has {len(frame)} bytes, {MAX_ROW_BYTES} are allowed"
-            report(RowFault(self.name, _shown_id(document), "", reason, left_out=True))
-            return None
-        return frame
+    def changed(self, before: Document, after: Document | None, report: Report) -> list[bytes]:
+        """The frames that make of the rows of ``before`` those of ``after`` (None: none): what differs, no more."""
+        names = self.compiled.key_columns
+        # What did not fit was reported when it came.
+        old = {_key(row, names): frame for row, frame in self._encoded(before, self.frames.update, None)}
+        rows = () if after is None else self._encoded(after, self.frames.update, report)
+        new = {_key(row, names): frame for row, frame in rows}
+        gone = [self.frames.delete(dict(zip(names, key, strict=True))) for key in old if key not in new]
+        return gone + [frame for key, frame in new.items() if old.get(key) != frame]
 
     def delete(self, document_id: object) -> list[bytes]:
-        """Return the frame that deletes the document's row; none for an ``_id`` that can have no row."""
+        """The frame that deletes the row of a table without history; none for an ``_id`` that can have no row."""
         try:
             return [self.frames.delete(self.compiled.key(document_id))]
         except RowRejected:
             return []
+
+    def _encoded(self, document: Document, encode: Encode, report: Report | None) -> list[tuple[JsonRow, bytes]]:
+        """The rows, each with what ``encode`` makes of it; without a ``report`` nothing is said, and nothing stops."""
+        if isinstance(document, Salvaged) and not self._takes(document, report):
+            return []
+        found: list[tuple[JsonRow, bytes]] = []
+        size = 0
+        try:
+            for row in self._rows(document, report):
+                frame = encode(row)
+                size += len(frame)
+                if size > MAX_DOCUMENT_BYTES:
+                    reason = f"its rows have more than the {MAX_DOCUMENT_BYTES} bytes that are allowed"
+                    self._tell(document, Problem("", reason, left_out=True), report)
+                    return []
+                if len(frame) <= MAX_ROW_BYTES:
+                    found.append((row, frame))
+                else:
+                    reason = f"the row has {len(frame)} bytes, {MAX_ROW_BYTES} are allowed"
+                    self._tell(document, Problem("", reason, left_out=True), report)
+        except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:
+            # A value that nobody foresaw must not stop the stream: its rows are left out, and listed.
+            reason = f"{type(error).__name__} while the row was made"
+            self._tell(document, Problem("", reason, left_out=True), report)
+            return []
+        return found
+
+    def _rows(self, document: Document, report: Report | None) -> Sequence[JsonRow]:
+        if not self._is_plain:
+            rows, problems = self.compiled.rows(document)
+            for problem in problems:
+                self._tell(document, problem, report)
+            return rows
+        try:
+            row, tolerated = self.compiled.row_with_errors(document)
+        except RowRejected as error:
+            self._tell(document, Problem(error.column, error.reason, left_out=True), report)
+            return ()
+        for value in tolerated:
+            self._tell(document, Problem(value.column, value.reason, left_out=False), report)
+        return () if row is None else (row,)
+
+    def _takes(self, document: Salvaged, report: Report | None) -> bool:
+        """Report the fields that cannot be decoded, by the error policy as missing or as rows left out."""
+        left_out = self._policy == "skip"
+        for name in document.unreadable:
+            self._tell(document, Problem(name, "its BSON cannot be decoded by the driver", left_out), report)
+        return not left_out
+
+    def _tell(self, document: Document, problem: Problem, report: Report | None) -> None:
+        if report is None:
+            return
+        fault = RowFault(self.name, shown_id(document), problem.column, problem.reason, problem.left_out)
+        report(fault)
+        if self._policy == "stop":
+            raise TableStopped(fault.table, fault.document_id, fault.column, fault.reason)
+
+
+def _key(row: JsonRow, names: tuple[str, ...]) -> tuple[Json, ...]:
+    return tuple([row[name] for name in names])
 
 
 class CompiledMapping:
@@ -124,6 +172,14 @@ class CompiledMapping:
         self.by_collection: dict[str, list[MappedTable]] = {}
         for table in self.tables.values():
             self.by_collection.setdefault(table.collection, []).append(table)
+        self.needs: Needs = {
+            name: needs_of((table.spec, table.has_history) for table in fed) for name, fed in self.by_collection.items()
+        }
+
+    @property
+    def with_history(self) -> Collection[str]:
+        """The collections of which changes can be told only beside what was before."""
+        return [name for name, need in self.needs.items() if need.history]
 
     @property
     def relief(self) -> bytes:

@@ -6,124 +6,409 @@ JSON. All else is refused when it is compiled, at its exact place.
 
 from __future__ import annotations
 
-import json
+import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-from bson.binary import UuidRepresentation
-from bson.codec_options import DatetimeConversion
-from bson.errors import BSONError
-from bson.json_util import JSONOptions, loads
+from bson.decimal128 import Decimal128
+from bson.regex import Regex
 
 from changesource.exceptions import MappingError
 from changesource.mapping.comparison import NAN_KEY, bson_class, order_key
-from changesource.mapping.paths import MISSING, Document, Path, Predicate, Test, is_unicode, matcher, split_path
+from changesource.mapping.expressions import compile_expression
+from changesource.mapping.expressions.conversions import TYPE_CODES, bson_type
+from changesource.mapping.expressions.logic import truth
+from changesource.mapping.expressions.numbers import is_number
+from changesource.mapping.literals import INT64, VALUES, literal
+from changesource.mapping.paths import MISSING, Document, Path, Predicate, Test, as_document, matcher, split_path
+from changesource.mapping.regexes import OPTIONS, compile_regex
 from changesource.mapping.spec import Json
 
-_ORDERED: dict[str, Callable[[tuple[object, ...], tuple[object, ...]], bool]] = {
+ORDERED: dict[str, Callable[[tuple[object, ...], tuple[object, ...]], bool]] = {
     "$gt": operator.gt,
     "$gte": operator.ge,
     "$lt": operator.lt,
     "$lte": operator.le,
 }
-_LOGICAL = ("$and", "$or", "$nor")
-_FIELD_OPERATORS = ("$eq", "$ne", *_ORDERED, "$in", "$nin", "$exists", "$not")
-_VALUES = (
-    "$oid",
-    "$date",
-    "$numberInt",
-    "$numberLong",
-    "$numberDouble",
-    "$numberDecimal",
-    "$binary",
-    "$uuid",
-    "$timestamp",
+LOGICAL = ("$and", "$or", "$nor")
+TOP_LEVEL = (*LOGICAL, "$expr")
+FIELD_OPERATORS = (
+    "$eq",
+    "$ne",
+    *ORDERED,
+    "$in",
+    "$nin",
+    "$exists",
+    "$type",
+    "$regex",
+    "$options",
+    "$mod",
+    "$all",
+    "$elemMatch",
+    "$size",
+    "$not",
 )
-_EXTENDED_JSON = JSONOptions(
-    tz_aware=True,
-    datetime_conversion=DatetimeConversion.DATETIME_AUTO,
-    uuid_representation=UuidRepresentation.STANDARD,
-)
+NUMBER_TYPES = ("double", "int", "long", "decimal")
+# The driver reads values of these deprecated types as those of another.
+_READ_AS = {"undefined": "null", "symbol": "string", "dbPointer": "object"}
+_TYPES = [name for name in TYPE_CODES if name not in _READ_AS]
+
+
+@dataclass(frozen=True)
+class _Criterion:
+    """What one operator asks: of all values that a path reaches, or of a single one (an array's element)."""
+
+    at: Callable[[Path], Predicate]
+    single: Test
 
 
 def compile_filter(filter: dict[str, Json], place: str) -> Predicate:
     """A predicate over decoded documents that says whether `find(filter)` would return them.
 
     ``place`` is where the filter stands in the configuration; ``MappingError`` names the place below it that is
-    not supported. An empty filter lets everything pass.
+    not supported. An empty filter lets everything pass. The predicate raises ``ValueError`` where `find` would fail.
     """
-    return _all([_clause(key, value, f"{place}.{key}") for key, value in filter.items()])
+    return _filter(filter, place, inside=False)
 
 
-def _clause(key: str, value: Json, place: str) -> Predicate:
-    if key in _LOGICAL:
-        return _logical(key, value, place)
+def is_operators(value: Json) -> bool:
+    """Whether what stands at a field is an object of operators, not a value that the field must equal."""
+    return isinstance(value, dict) and next(iter(value), "").startswith("$") and next(iter(value)) not in VALUES
+
+
+def _filter(filter: dict[str, Json], place: str, *, inside: bool) -> Predicate:
+    """``inside`` is whether the filter is that of an array's elements."""
+    return _all([_clause(key, value, f"{place}.{key}", inside=inside) for key, value in filter.items()])
+
+
+def _clause(key: str, value: Json, place: str, *, inside: bool) -> Predicate:
+    if key in LOGICAL:
+        return _logical(key, value, place, inside=inside)
+    if key == "$expr":
+        if inside:
+            raise MappingError(place, "$expr sees the whole document and cannot stand inside $elemMatch")
+        expression = compile_expression(value, place)
+        return lambda document: truth(expression(document))
     if key.startswith("$"):
-        raise MappingError(place, f"operator {key} is not supported here; supported are {', '.join(_LOGICAL)}")
+        raise MappingError(place, f"operator {key} is not supported here; supported are {', '.join(TOP_LEVEL)}")
     path = split_path(key, place)
-    if isinstance(value, dict) and next(iter(value), "").startswith("$") and next(iter(value)) not in _VALUES:
-        return _all(_operators(path, value, place))
-    return matcher(path, _equals(_literal(value, place)))
+    if isinstance(value, dict) and is_operators(value):
+        return _joined(_operators(value, place)).at(path)
+    return _equality(value, place).at(path)
 
 
-def _logical(key: str, value: Json, place: str) -> Predicate:
+def _logical(key: str, value: Json, place: str, *, inside: bool) -> Predicate:
     if not isinstance(value, list) or not value:
         raise MappingError(place, f"{key} takes a list of at least one filter")
     members = []
     for index, member in enumerate(value):
         if not isinstance(member, dict):
             raise MappingError(f"{place}.{index}", "a filter is an object")
-        members.append(compile_filter(member, f"{place}.{index}"))
+        members.append(_filter(member, f"{place}.{index}", inside=inside))
     if key == "$and":
         return _all(members)
     return _any(members) if key == "$or" else _not(_any(members))
 
 
-def _operators(path: Path, operators: dict[str, Json], place: str) -> list[Predicate]:
-    return [_operator(path, name, value, f"{place}.{name}") for name, value in operators.items()]
+def _operators(operators: dict[str, Json], place: str) -> list[_Criterion]:
+    """The criteria of several operators; each looks for a match of its own, so two may be met by two elements."""
+    if "$options" in operators and "$regex" not in operators:
+        raise MappingError(f"{place}.$options", "$options stands beside $regex only")
+    found = []
+    for name, value in operators.items():
+        if name == "$regex":
+            found.append(_regex(value, operators.get("$options", ""), place))
+        elif name != "$options":
+            found.append(_operator(name, value, f"{place}.{name}"))
+    return found
 
 
-def _operator(path: Path, name: str, value: Json, place: str) -> Predicate:
-    """The predicate of one operator; each looks for a match of its own, so two may be met by two array elements."""
-    if name not in _FIELD_OPERATORS:
-        raise MappingError(place, f"operator {name} is not supported; supported are {', '.join(_FIELD_OPERATORS)}")
-    if name == "$not":
-        if not isinstance(value, dict) or not value:
-            raise MappingError(place, "$not takes an object of operators")
-        return _not(_all(_operators(path, value, place)))
-    if name == "$exists":
-        # Numbers stand for truth in many an old filter.
-        if not isinstance(value, bool | int | float):
-            raise MappingError(place, "$exists takes true or false")
-        exists = matcher(path, lambda found: found is not MISSING)
-        return exists if value else _not(exists)
-    if name in ("$in", "$nin"):
-        if not isinstance(value, list):
-            raise MappingError(place, f"{name} takes a list")
-        included = matcher(path, _one_of([_literal(member, f"{place}.{i}") for i, member in enumerate(value)]))
-        return included if name == "$in" else _not(included)
-    literal = _literal(value, place)
-    if name in _ORDERED:
-        return matcher(path, _ordered(name, literal))
-    equal = matcher(path, _equals(literal))
-    return equal if name == "$eq" else _not(equal)
+def _operator(name: str, value: Json, place: str) -> _Criterion:
+    build = _BUILDERS.get(name)
+    if build is not None:
+        return build(value, place)
+    if name in ORDERED:
+        return _entered(_ordered(name, _plain(value, place)))
+    raise MappingError(place, f"operator {name} is not supported; supported are {', '.join(FIELD_OPERATORS)}")
 
 
-def _equals(literal: object) -> Test:
-    if literal is None:
-        return lambda value: value is None or value is MISSING
-    if isinstance(literal, bool):
-        return lambda value: value is literal
-    if isinstance(literal, str):
+def _entered(test: Test) -> _Criterion:
+    """Of an array, each element is tested and then the array."""
+    return _Criterion(lambda path: matcher(path, test), test)
+
+
+def _as_a_whole(test: Test) -> _Criterion:
+    return _Criterion(lambda path: matcher(path, test, entered=False), test)
+
+
+def _negated(criterion: _Criterion) -> _Criterion:
+    single = criterion.single
+    return _Criterion(lambda path: _not(criterion.at(path)), lambda value: not single(value))
+
+
+def _joined(criteria: Sequence[_Criterion]) -> _Criterion:
+    tests = [criterion.single for criterion in criteria]
+    return _Criterion(
+        lambda path: _all([criterion.at(path) for criterion in criteria]),
+        lambda value: all(test(value) for test in tests),
+    )
+
+
+def _plain(value: Json, place: str) -> object:
+    """A value that is compared; a regular expression has no place there."""
+    found = literal(value, place)
+    if isinstance(found, Regex):
+        raise MappingError(place, "a regular expression cannot be compared; use $regex")
+    return found
+
+
+def _equality(value: Json, place: str) -> _Criterion:
+    """What a field must equal, or match where it is a regular expression."""
+    found = literal(value, place)
+    return _entered(_matches(found, value, place) if isinstance(found, Regex) else _equals(found))
+
+
+def _eq(value: Json, place: str) -> _Criterion:
+    return _entered(_equals(_plain(value, place)))
+
+
+def _ne(value: Json, place: str) -> _Criterion:
+    return _negated(_eq(value, place))
+
+
+def _in(value: Json, place: str) -> _Criterion:
+    if not isinstance(value, list):
+        raise MappingError(place, f"{place.rpartition('.')[2]} takes a list")
+    plain, searches = [], []
+    for index, member in enumerate(value):
+        found = literal(member, f"{place}.{index}")
+        if isinstance(found, Regex):
+            searches.append(_matches(found, member, f"{place}.{index}"))
+        else:
+            plain.append(found)
+    test = _one_of(plain)
+    if not searches:
+        return _entered(test)
+    return _entered(lambda one: test(one) or any(search(one) for search in searches))
+
+
+def _nin(value: Json, place: str) -> _Criterion:
+    return _negated(_in(value, place))
+
+
+def _not_operator(value: Json, place: str) -> _Criterion:
+    if isinstance(value, dict) and next(iter(value), "") == "$regularExpression":
+        return _negated(_equality(value, place))
+    if not isinstance(value, dict) or not is_operators(value):
+        raise MappingError(place, "$not takes an object of operators, or a regular expression")
+    return _negated(_joined(_operators(value, place)))
+
+
+def _exists(value: Json, place: str) -> _Criterion:
+    # Numbers stand for truth in many an old filter.
+    if not isinstance(value, bool | int | float):
+        raise MappingError(place, "$exists takes true or false")
+    there = _entered(lambda found: found is not MISSING)
+    return there if value else _negated(there)
+
+
+def _type(value: Json, place: str) -> _Criterion:
+    wanted: set[str] = set()
+    for index, one in enumerate(value if isinstance(value, list) else [value]):
+        name = _type_name(one, f"{place}.{index}" if isinstance(value, list) else place)
+        wanted.update(NUMBER_TYPES if name == "number" else [name])
+    if not wanted:
+        raise MappingError(place, "$type names no type")
+    return _entered(lambda found: bson_type(found) in wanted)
+
+
+def _type_name(value: Json, place: str) -> str:
+    found = literal(value, place)
+    if not isinstance(found, str):
+        code = _whole(found)
+        found = next((name for name, own in TYPE_CODES.items() if own == code), None)
+    if found in _READ_AS:
+        raise MappingError(place, f"the deprecated type {found} cannot be told: it is read as {_READ_AS[found]}")
+    if found != "number" and found not in TYPE_CODES:
+        raise MappingError(place, f"this is no BSON type; types are number, {', '.join(_TYPES)}, and their codes")
+    return found
+
+
+def _regex(value: Json, options: Json, place: str) -> _Criterion:
+    """``place`` is that of the object which holds the pattern, and options where they are given."""
+    if not isinstance(options, str):
+        raise MappingError(f"{place}.$options", "$options takes a string of letters")
+    found = literal(value, f"{place}.$regex")
+    if isinstance(found, Regex):
+        if not options:
+            return _entered(_matches(found, value, f"{place}.$regex"))
+        if _options(value):
+            raise MappingError(f"{place}.$options", "the regular expression has options of its own")
+        found = str(found.pattern)
+    if not isinstance(found, str):
+        raise MappingError(f"{place}.$regex", "$regex takes a string or a regular expression")
+    _check_options(options, f"{place}.$options")
+    return _entered(_search(found, options, f"{place}.$regex"))
+
+
+def _matches(found: Regex[str], value: Json, place: str) -> Test:
+    """What a regular expression matches that stands in a filter as ``value``."""
+    options = _options(value)
+    _check_options(options, f"{place}.$regularExpression")
+    return _search(str(found.pattern), options, f"{place}.$regularExpression")
+
+
+def _options(value: Json) -> str:
+    """The options of a regular expression as they are written; the driver drops those that it does not know."""
+    inner = value.get("$regularExpression") if isinstance(value, dict) else None
+    options = inner.get("options") if isinstance(inner, dict) else None
+    return options if isinstance(options, str) else ""
+
+
+def _check_options(options: str, place: str) -> None:
+    for letter in options:
+        if letter not in OPTIONS:
+            raise MappingError(place, f"the option {letter!r} is none of {', '.join(OPTIONS)}")
+
+
+def _search(pattern: str, options: str, place: str) -> Test:
+    """Strings in which ``pattern`` is found, and the same regular expression as a value."""
+    try:
+        search = compile_regex(pattern, options)
+    except ValueError as exc:
+        raise MappingError(place, str(exc)) from exc
+    same = order_key(Regex(pattern, options))
+
+    def test(value: object) -> bool:
         # By exact type: the driver shows JavaScript code as a subclass of str.
-        return lambda value: type(value) is str and value == literal
-    kind, key = bson_class(literal), order_key(literal)
+        if type(value) is str:
+            return search(value) is not None
+        return isinstance(value, Regex) and order_key(value) == same
+
+    return test
+
+
+def _mod(value: Json, place: str) -> _Criterion:
+    if not isinstance(value, list) or len(value) != 2:
+        raise MappingError(place, "$mod takes a list of divisor and remainder")
+    divisor, remainder = (_integer(one, f"{place}.{index}") for index, one in enumerate(value))
+    if divisor == 0:
+        raise MappingError(f"{place}.0", "the divisor cannot be 0")
+
+    def test(found: object) -> bool:
+        number = _truncated(found)
+        if number is None:
+            return False
+        # Unlike Python's, the remainder has the sign of the dividend.
+        left = abs(number) % abs(divisor)
+        return (left if number >= 0 else -left) == remainder
+
+    return _entered(test)
+
+
+def _integer(value: Json, place: str) -> int:
+    found = _truncated(literal(value, place))
+    if found is None:
+        raise MappingError(place, "must be a number of 64 bits")
+    return found
+
+
+def _truncated(value: object) -> int | None:
+    """A number without its fraction; None for what is no number of 64 bits."""
+    if not is_number(value) or order_key(value) == NAN_KEY:
+        return None
+    exact = value.to_decimal() if isinstance(value, Decimal128) else value
+    # Before it is made an integer: a decimal may have 6,000 digits.
+    if not -INT64 - 1 < exact < INT64:
+        return None
+    return math.trunc(exact)
+
+
+def _whole(value: object) -> int | None:
+    """A number that has no fraction; None for all else."""
+    found = _truncated(value)
+    return found if found is not None and order_key(found) == order_key(value) else None
+
+
+def _all_operator(value: Json, place: str) -> _Criterion:
+    if not isinstance(value, list):
+        raise MappingError(place, "$all takes a list")
+    nested = any(isinstance(one, dict) and "$elemMatch" in one for one in value)
+    build = _all_elem_match if nested else _equality
+    # An empty list matches nothing.
+    return _joined([build(one, f"{place}.{index}") for index, one in enumerate(value)]) if value else _entered(_nothing)
+
+
+def _all_elem_match(value: Json, place: str) -> _Criterion:
+    if not isinstance(value, dict) or list(value) != ["$elemMatch"]:
+        raise MappingError(place, "where one member of $all is an object of $elemMatch, all are, and hold it alone")
+    return _elem_match(value["$elemMatch"], f"{place}.$elemMatch")
+
+
+def _nothing(value: object) -> bool:
+    return False
+
+
+def _elem_match(value: Json, place: str) -> _Criterion:
+    if not isinstance(value, dict):
+        raise MappingError(place, "$elemMatch takes an object")
+    if is_operators(value) and next(iter(value)) not in TOP_LEVEL:
+        element = _joined(_operators(value, place)).single
+    else:
+        element = _inner(_filter(value, place, inside=True))
+    return _as_a_whole(lambda found: isinstance(found, list) and any(map(element, found)))
+
+
+def _inner(predicate: Predicate) -> Test:
+    """A filter of an array's elements: documents, or arrays, whose fields are their indexes."""
+
+    def test(element: object) -> bool:
+        if isinstance(element, list):
+            return predicate({str(index): one for index, one in enumerate(element)})
+        document = as_document(element)
+        return document is not None and predicate(document)
+
+    return test
+
+
+def _size(value: Json, place: str) -> _Criterion:
+    wanted = _whole(literal(value, place))
+    if wanted is None or wanted < 0:
+        raise MappingError(place, "$size takes an integer that is not negative")
+    return _as_a_whole(lambda found: isinstance(found, list) and len(found) == wanted)
+
+
+_BUILDERS: dict[str, Callable[[Json, str], _Criterion]] = {
+    "$eq": _eq,
+    "$ne": _ne,
+    "$in": _in,
+    "$nin": _nin,
+    "$not": _not_operator,
+    "$exists": _exists,
+    "$type": _type,
+    "$mod": _mod,
+    "$all": _all_operator,
+    "$elemMatch": _elem_match,
+    "$size": _size,
+}
+
+
+def _equals(wanted: object) -> Test:
+    if wanted is None:
+        return lambda value: value is None or value is MISSING
+    if isinstance(wanted, bool):
+        return lambda value: value is wanted
+    if isinstance(wanted, str):
+        # By exact type: the driver shows JavaScript code as a subclass of str.
+        return lambda value: type(value) is str and value == wanted
+    kind, key = bson_class(wanted), order_key(wanted)
     return lambda value: bson_class(value) == kind and order_key(value) == key
 
 
-def _one_of(literals: list[object]) -> Test:
-    null = None in literals
-    keys = frozenset(order_key(literal) for literal in literals)
+def _one_of(wanted: list[object]) -> Test:
+    null = None in wanted
+    keys = frozenset(order_key(one) for one in wanted)
     kinds = {key[0] for key in keys}
 
     def test(value: object) -> bool:
@@ -134,11 +419,11 @@ def _one_of(literals: list[object]) -> Test:
     return test
 
 
-def _ordered(name: str, literal: object) -> Test:
-    if literal is None or order_key(literal) == NAN_KEY:
+def _ordered(name: str, wanted: object) -> Test:
+    if wanted is None or order_key(wanted) == NAN_KEY:
         # Null and NaN are equal to themselves and in no order with anything.
-        return _equals(literal) if name in ("$gte", "$lte") else lambda value: False
-    compare, kind, key = _ORDERED[name], bson_class(literal), order_key(literal)
+        return _equals(wanted) if name in ("$gte", "$lte") else lambda value: False
+    compare, kind, key = ORDERED[name], bson_class(wanted), order_key(wanted)
 
     def test(value: object) -> bool:
         if bson_class(value) != kind:
@@ -147,41 +432,6 @@ def _ordered(name: str, literal: object) -> Test:
         return own != NAN_KEY and compare(own, key)
 
     return test
-
-
-def _literal(value: Json, place: str) -> object:
-    """A value of the filter as the driver would decode it."""
-    if isinstance(value, str) and not is_unicode(value):
-        raise MappingError(place, "a string cannot hold a lone surrogate")
-    if isinstance(value, int) and not -(2**63) <= value < 2**63:
-        raise MappingError(place, "the number is beyond 64 bits; write it as $numberDecimal or $numberDouble")
-    if isinstance(value, list):
-        return [_literal(member, f"{place}.{index}") for index, member in enumerate(value)]
-    if not isinstance(value, dict):
-        return value
-    if next(iter(value), "").startswith("$"):
-        return _extended(value, place)
-    document = {}
-    for key, member in value.items():
-        if key.startswith("$"):
-            raise MappingError(f"{place}.{key}", f"{key} is not supported inside a value")
-        if "\0" in key or not is_unicode(key):
-            raise MappingError(place, "a field name cannot hold U+0000 or a lone surrogate")
-        document[key] = _literal(member, f"{place}.{key}")
-    return document
-
-
-def _extended(value: dict[str, Json], place: str) -> object:
-    kind = next(iter(value))
-    if kind not in _VALUES:
-        raise MappingError(f"{place}.{kind}", f"{kind} is not supported as a value; supported are {', '.join(_VALUES)}")
-    try:
-        decoded: object = loads(json.dumps(value), json_options=_EXTENDED_JSON)
-    except (TypeError, ValueError, KeyError, AttributeError, ArithmeticError, BSONError) as exc:
-        raise MappingError(f"{place}.{kind}", f"this is no valid {kind}") from exc
-    if isinstance(decoded, dict):
-        raise MappingError(f"{place}.{kind}", f"this is no valid {kind}")
-    return decoded
 
 
 def _all(predicates: list[Predicate]) -> Predicate:

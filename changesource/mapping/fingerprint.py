@@ -26,12 +26,13 @@ def table_fingerprint(database: str, spec: TableSpec) -> str:
         database,
         spec.name,
         spec.collection,
-        sorted([column.name, column.type, column.path, column.optional] for column in spec.columns),
+        sorted([c.name, c.type, c.source, c.optional, c.key_type] for c in spec.columns),
         spec.primary_key,
         spec.filter,
         spec.pipeline,
         spec.id_type,
         spec.error_policy,
+        spec.large_integers,
     ]
     text = json.dumps(decisive, separators=(",", ":"))
     return hashlib.blake2b(text.encode("ascii"), digest_size=_FINGERPRINT_BYTES).hexdigest()

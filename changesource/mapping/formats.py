@@ -14,7 +14,7 @@ from changesource.exceptions import MappingError
 
 from .json_reading import boolean, flag, known_keys, names, obj, one_of, text
 from .schema_formats import Schema, SchemaColumn, SchemaTable, is_schema, read_schema
-from .spec import ColumnSpec, ColumnType, ErrorPolicy, IdType, Json, Specification, TableSpec
+from .spec import ColumnSpec, ColumnType, ErrorPolicy, IdType, Json, LargeIntegers, Specification, TableSpec
 
 __all__ = ["Mappings", "Schema", "combine", "read_mappings", "read_schema", "read_specification", "write_specification"]
 
@@ -22,6 +22,7 @@ T = TypeVar("T")
 COLUMN_TYPES: Final[tuple[ColumnType, ...]] = get_args(ColumnType)
 ID_TYPES: Final[tuple[IdType, ...]] = get_args(IdType)
 ERROR_POLICIES: Final[tuple[ErrorPolicy, ...]] = get_args(ErrorPolicy)
+LARGE_INTEGERS: Final[tuple[LargeIntegers, ...]] = get_args(LargeIntegers)
 
 KEYS = (
     "collection",
@@ -35,9 +36,18 @@ KEYS = (
     "pipeline",
     "idType",
     "errorPolicy",
+    "largeIntegers",
     "enabled",
     "description",
 )
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What a column shows: a field's path, or else an expression."""
+
+    path: str = ""
+    expression: Json = None
 
 
 @dataclass(frozen=True)
@@ -47,6 +57,8 @@ class _Column:
     type: ColumnType | None
     path: str | None
     optional: bool | None
+    expression: Json = None
+    key_type: IdType = ""
 
 
 @dataclass(frozen=True)
@@ -54,14 +66,15 @@ class _Table:
     """What a mapping says of one table; None is what it leaves to the schema."""
 
     collection: str
-    paths: Mapping[str, str]  # of `fields` or `projection`, by column
-    paths_key: str  # which of the two it was
+    sources: Mapping[str, _Source]  # of `fields` or `projection`, by column
+    sources_key: str  # which of the two it was
     columns: Mapping[str, _Column] | None
     primary_key: tuple[str, ...] | None
     filter: dict[str, Json]
     pipeline: tuple[Json, ...]
     id_type: IdType
     error_policy: ErrorPolicy
+    large_integers: LargeIntegers
     enabled: bool
     description: str
 
@@ -134,10 +147,7 @@ def write_specification(spec: Specification) -> dict[str, Json]:
     so that equal specifications are written alike."""
     tables: dict[str, Json] = {}
     for table in sorted(spec.tables, key=lambda table: table.name):
-        columns: dict[str, Json] = {
-            column.name: {"type": column.type, "path": column.path, "optional": column.optional}
-            for column in table.columns
-        }
+        columns: dict[str, Json] = {column.name: _written(column) for column in table.columns}
         tables[table.name] = {
             "collection": table.collection,
             "columns": columns,
@@ -146,11 +156,18 @@ def write_specification(spec: Specification) -> dict[str, Json]:
             "pipeline": list(table.pipeline),
             "idType": table.id_type,
             "errorPolicy": table.error_policy,
+            "largeIntegers": table.large_integers,
             "enabled": table.enabled,
             "description": table.description,
         }
     publications: dict[str, Json] = {name: [*sorted(spec.publications[name])] for name in sorted(spec.publications)}
     return {"tables": tables, "publications": publications}
+
+
+def _written(column: ColumnSpec) -> dict[str, Json]:
+    source: dict[str, Json] = {"path": column.path} if column.path else {"expression": column.expression}
+    kind: dict[str, Json] = {"keyType": column.key_type} if column.key_type else {}
+    return {"type": column.type, **source, "optional": column.optional, **kind}
 
 
 def _is_wrapped(top: dict[str, Json]) -> bool:
@@ -174,38 +191,44 @@ def _read_table(place: str, data: Json) -> _Table:
         raise MappingError(f"{place}.pipeline", "must be a list of stages")
     return _Table(
         collection=text(f"{place}.{collection_key}", entry[collection_key]),
-        paths=_read_paths(place, entry),
-        paths_key="projection" if "projection" in entry else "fields",
+        sources=_read_sources(place, entry),
+        sources_key="projection" if "projection" in entry else "fields",
         columns=_read_columns(f"{place}.columns", entry["columns"]) if "columns" in entry else None,
         primary_key=names(f"{place}.primaryKey", entry["primaryKey"]) if "primaryKey" in entry else None,
         filter=_read_filter(place, entry),
         pipeline=tuple(pipeline),
         id_type=one_of(f"{place}.idType", entry.get("idType", ""), ID_TYPES),
         error_policy=one_of(f"{place}.errorPolicy", entry.get("errorPolicy", "coerce"), ERROR_POLICIES),
+        large_integers=one_of(f"{place}.largeIntegers", entry.get("largeIntegers", "reject"), LARGE_INTEGERS),
         enabled=boolean(f"{place}.enabled", entry.get("enabled", True)),
         description=text(f"{place}.description", entry.get("description", ""), empty=True),
     )
 
 
-def _read_paths(place: str, entry: dict[str, Json]) -> dict[str, str]:
-    """The paths that ``fields`` (column: path) or ``projection`` (column: 1, "path" or "$path") gives."""
-    if "projection" not in entry:
-        fields = obj(f"{place}.fields", entry.get("fields", {}))
-        return {column: text(f"{place}.fields.{column}", path) for column, path in fields.items()}
-    paths: dict[str, str] = {}
-    for column, shown in obj(f"{place}.projection", entry["projection"]).items():
-        at = f"{place}.projection.{column}"
-        if isinstance(shown, str):
-            if shown.startswith("$$"):
-                raise MappingError(at, "variables ($$...) are not supported")
-            paths[column] = text(at, shown.removeprefix("$"))
-        elif isinstance(shown, dict | list):
-            raise MappingError(at, 'expressions are not supported yet: give 1, or a path such as "$address.city"')
+def _read_sources(place: str, entry: dict[str, Json]) -> dict[str, _Source]:
+    """What ``fields`` (column: path or expression) or ``projection`` (column: 1, "$path" or expression) gives."""
+    key = "projection" if "projection" in entry else "fields"
+    sources: dict[str, _Source] = {}
+    for column, shown in obj(f"{place}.{key}", entry.get(key, {})).items():
+        at = f"{place}.{key}.{column}"
+        if isinstance(shown, dict | list) or (isinstance(shown, str) and shown.startswith("$$")):
+            sources[column] = _Source(expression=_expression(at, shown))
+        elif isinstance(shown, str):
+            sources[column] = _Source(text(at, shown.removeprefix("$")))
+        elif key == "fields":
+            raise MappingError(at, "must be a field's path, or an expression")
         elif flag(shown) is True:
-            paths[column] = column
+            sources[column] = _Source(column)
         elif column != "_id" or flag(shown) is not False:  # {"_id": 0} is how MongoDB is told to leave it out
-            raise MappingError(at, 'must be 1, true or a path such as "$address.city"')
-    return paths
+            raise MappingError(at, 'must be 1, true, a path such as "$address.city", or an expression')
+    return sources
+
+
+def _expression(place: str, value: Json) -> Json:
+    """``value``, which must say something; what it says is checked when it is compiled."""
+    if value is None:
+        raise MappingError(place, 'is null; a column that is always null is written as {"$literal": null}')
+    return value
 
 
 def _read_columns(place: str, data: Json) -> dict[str, _Column]:
@@ -214,11 +237,15 @@ def _read_columns(place: str, data: Json) -> dict[str, _Column]:
     for name, value in obj(place, data).items():
         at = f"{place}.{name}"
         entry = obj(at, value)
-        known_keys(at, entry, ("type", "path", "optional"))
+        known_keys(at, entry, ("type", "path", "expression", "optional", "keyType"))
+        if "path" in entry and "expression" in entry:
+            raise MappingError(f"{at}.expression", "is given together with 'path'; only one of the two may be")
         columns[name] = _Column(
             type=one_of(f"{at}.type", entry["type"], COLUMN_TYPES) if "type" in entry else None,
             path=text(f"{at}.path", entry["path"]) if "path" in entry else None,
             optional=boolean(f"{at}.optional", entry["optional"]) if "optional" in entry else None,
+            expression=_expression(f"{at}.expression", entry["expression"]) if "expression" in entry else None,
+            key_type=one_of(f"{at}.keyType", entry.get("keyType", ""), ID_TYPES),
         )
     return columns
 
@@ -268,7 +295,18 @@ def _entry_of(table: SchemaTable, mappings: Mappings) -> tuple[str, SchemaTable,
     if given:
         return given[0], table, mappings.tables[given[0]]
     default = _Table(
-        table.name, {}, "fields", None, None, {}, (), id_type="", error_policy="coerce", enabled=True, description=""
+        table.name,
+        {},
+        "fields",
+        None,
+        None,
+        {},
+        (),
+        id_type="",
+        error_policy="coerce",
+        large_integers="reject",
+        enabled=True,
+        description="",
     )
     return table.alias, table, default
 
@@ -276,7 +314,7 @@ def _entry_of(table: SchemaTable, mappings: Mappings) -> tuple[str, SchemaTable,
 def _complete(shown_name: str, table: SchemaTable, entry: _Table) -> TableSpec:
     """The schema's table as the mapping fills it."""
     place = f"tables.{shown_name}"
-    paths = _known_columns(f"{place}.{entry.paths_key}", table, entry.paths)
+    sources = _known_columns(f"{place}.{entry.sources_key}", table, entry.sources)
     said = _known_columns(f"{place}.columns", table, entry.columns or {})
     columns = []
     for column in table.columns:
@@ -288,25 +326,39 @@ def _complete(shown_name: str, table: SchemaTable, entry: _Table) -> TableSpec:
             raise MappingError(
                 f"{at}.optional", f"is {_word(own.optional)}, but the schema says {_word(column.optional)}"
             )
-        if own.path is not None and column.name in paths:
-            raise MappingError(f"{at}.path", f"is given in {entry.paths_key!r} too")
-        path = own.path or paths.get(column.name) or ("_id" if column.name == "id" else column.name)
-        columns.append(ColumnSpec(column.name, column.type, path, column.optional))
-    key = table.primary_key
-    if entry.primary_key is not None and tuple(table.server_name(name) for name in entry.primary_key) != key:
-        raise MappingError(f"{place}.primaryKey", f"the schema says {list(key)}")
+        source = _Source(own.path or "", own.expression)
+        if source != _Source() and column.name in sources:
+            key = "path" if own.path else "expression"
+            raise MappingError(f"{at}.{key}", f"is given in {entry.sources_key!r} too")
+        if source == _Source():
+            source = sources.get(column.name) or _Source(_default_path(column.name, entry.pipeline))
+        columns.append(
+            ColumnSpec(column.name, column.type, source.path, column.optional, source.expression, own.key_type)
+        )
+    primary_key = table.primary_key
+    if entry.primary_key is not None and tuple(table.server_name(name) for name in entry.primary_key) != primary_key:
+        raise MappingError(f"{place}.primaryKey", f"the schema says {list(primary_key)}")
     return TableSpec(
         name=table.name,
         collection=entry.collection,
         columns=tuple(columns),
-        primary_key=key,
+        primary_key=primary_key,
         filter=entry.filter,
         pipeline=entry.pipeline,
         id_type=entry.id_type,
         error_policy=entry.error_policy,
+        large_integers=entry.large_integers,
         enabled=entry.enabled,
         description=entry.description,
     )
+
+
+def _default_path(column: str, pipeline: Iterable[Json]) -> str:
+    """What a column shows of which nothing is said: ``id`` is ``_id``, unless a stage makes an ``id``."""
+    stages = [stage for stage in pipeline if isinstance(stage, dict)]
+    bodies = [body for stage in stages for name, body in stage.items() if name in ("$project", "$addFields", "$set")]
+    makes_id = any(isinstance(body, dict) and "id" in body for body in bodies)
+    return "_id" if column == "id" and not makes_id else column
 
 
 def _known_columns(place: str, table: SchemaTable, given: Mapping[str, T]) -> dict[str, T]:

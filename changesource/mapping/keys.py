@@ -1,4 +1,4 @@
-"""Primary keys: an image of `_id` that differs wherever `_id` differs, within one BSON type.
+"""Values of primary keys: images that differ wherever the field's values differ, within one BSON type.
 
 MongoDB holds that 1, 1.0 and the decimal 1 are one `_id`, so numbers are one type here, and give one key.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import TypeAlias, TypeVar, cast
@@ -19,7 +19,7 @@ from bson.int64 import Int64
 from bson.objectid import ObjectId
 
 from changesource.mapping.comparison import milliseconds
-from changesource.mapping.paths import is_unicode
+from changesource.mapping.paths import MISSING, is_unicode
 from changesource.mapping.spec import ColumnType, IdType
 from changesource.mapping.values import MAX_SAFE_INTEGER, REPLACEMENT, float_text, iso_text, type_name, uuid_of
 
@@ -27,41 +27,49 @@ T = TypeVar("T")
 Key: TypeAlias = str | int | float
 Image: TypeAlias = Callable[[object], Key]
 
+ID_TYPES: tuple[IdType, ...] = ("objectId", "string", "number", "uuid", "date")
+"""The BSON types that can be keys."""
+
 KEY_TYPES: dict[ColumnType, tuple[IdType, ...]] = {
     "string": ("objectId", "string", "number", "uuid", "date"),
     "number": ("number", "date"),
 }
-"""The types of key columns, and the types of `_id` that each can hold."""
+"""The types of key columns, and the BSON types that each can hold."""
 
 # No double reaches this far, so no other `_id` is equal to a decimal beyond it.
 _DOUBLE_EXPONENT = 308
-_NOT_FINITE = "_id is not a finite number"
+_NOT_FINITE = "the key is not a finite number"
 
 
-def compile_key(id_type: IdType, column_type: ColumnType) -> Callable[[object], Key]:
-    """A function from `_id` to the key column's value; it raises ``ValueError`` with the reason.
+def compile_key(
+    id_type: IdType, column_type: ColumnType, field: str = "_id", allowed: Sequence[IdType] = ID_TYPES
+) -> Image:
+    """A function from the value of ``field`` to the key column's; it raises ``ValueError`` with the reason.
 
-    With ``id_type`` "" any type goes that the column can hold, so `1` and `"1"` may meet in a string column.
+    With ``id_type`` "" any of the ``allowed`` types goes that the column can hold, so `1` and `"1"` may meet in a
+    string column.
     """
-    declared = (id_type,) if id_type else KEY_TYPES[column_type]
+    fitting = [kind for kind in KEY_TYPES[column_type] if kind in allowed]
+    declared = [id_type] if id_type else fitting
     images = {kind: image for kind, (own, image) in _IMAGES[column_type].items() if own in declared}
 
-    def key(document_id: object) -> Key:
-        image = images.get(type(document_id))
+    def key(value: object) -> Key:
+        image = images.get(type(value))
         if image is None:
             wanted = f"declared is {id_type}" if id_type else f"a {column_type} key column takes {', '.join(declared)}"
-            raise ValueError(f"_id is of type {type_name(document_id)}, {wanted}")
-        return image(document_id)
+            found = "missing" if value is MISSING else f"of type {type_name(value)}"
+            raise ValueError(f"{field} is {found}, {wanted}")
+        return image(value)
 
     return key
 
 
 def _exact_text(value: str) -> str:
     if "\0" in value or not is_unicode(value):
-        raise ValueError("_id holds U+0000 or a lone surrogate, which cannot be sent")
+        raise ValueError("the key holds U+0000 or a lone surrogate, which cannot be sent")
     if REPLACEMENT in value:
         # The decoder puts U+FFFD for every byte that is no UTF-8, so two such ids could give one key.
-        raise ValueError("_id holds U+FFFD, which may stand for bytes that are no UTF-8")
+        raise ValueError("the key holds U+FFFD, which may stand for bytes that are no UTF-8")
     return value
 
 
@@ -80,13 +88,13 @@ def _exact_decimal(value: Decimal) -> int | float:
     if not value.is_finite():
         raise ValueError(_NOT_FINITE)
     if value.adjusted() > _DOUBLE_EXPONENT:
-        raise ValueError("_id is a decimal beyond the range of a double")
+        raise ValueError("the key is a decimal beyond the range of a double")
     if value == value.to_integral_value():
         return int(value)
     number = float(value)
     # Exact: Python compares a decimal with a double by their true values.
     if value != number:
-        raise ValueError("_id is a decimal that no double holds exactly")
+        raise ValueError("the key is a decimal that no double holds exactly")
     return number
 
 
@@ -107,13 +115,13 @@ def _date_number(value: datetime | DatetimeMS) -> int:
 def _safe(number: int) -> int:
     if -MAX_SAFE_INTEGER <= number <= MAX_SAFE_INTEGER:
         return number
-    raise ValueError("_id is beyond 2^53 - 1, which a number column cannot hold exactly; use a string column")
+    raise ValueError("the key is beyond 2^53 - 1, which a number column cannot hold exactly; use a string column")
 
 
 def _binary_uuid(value: Binary) -> str:
     found = uuid_of(value)
     if found is None:
-        raise ValueError("_id is a binary value that is no UUID")
+        raise ValueError("the key is a binary value that is no UUID")
     return str(found)
 
 

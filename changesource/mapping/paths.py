@@ -27,6 +27,8 @@ class Missing:
 
 
 MISSING: Final = Missing()
+REFERENCE_FIELDS = ("$ref", "$id", "$db")
+"""The fields of a DBRef: the only ones that a path may name although they begin with $."""
 
 
 def split_path(path: str, place: str) -> Path:
@@ -37,7 +39,7 @@ def split_path(path: str, place: str) -> Path:
     for part in parts:
         if not part:
             raise MappingError(place, f"the path {path!r} has an empty component")
-        if part.startswith("$"):
+        if part.startswith("$") and (part not in REFERENCE_FIELDS or part is parts[0]):
             raise MappingError(place, f"the path {path!r} has a component that starts with $; write field names alone")
         if "\0" in part:
             raise MappingError(place, "a field name cannot hold U+0000")
@@ -62,17 +64,18 @@ def reader(path: Path) -> Callable[[Document], object]:
         return lambda document: document.get(field)
 
     def read(document: Document) -> object:
-        value = _read(document.get(path[0], MISSING), path, 1)
+        value = read_value(document.get(path[0], MISSING), path, 1)
         return None if value is MISSING else value
 
     return read
 
 
-def _read(value: object, path: Path, index: int) -> object:
+def read_value(value: object, path: Path, index: int = 0) -> object:
+    """What aggregation finds in ``value`` by the components of ``path`` from ``index`` on; ``MISSING`` for nothing."""
     while index < len(path):
         if isinstance(value, list):
             # Arrays right inside an array are not entered: aggregation leaves them out.
-            found = [_read(element, path, index) for element in value if as_document(element) is not None]
+            found = [read_value(element, path, index) for element in value if as_document(element) is not None]
             return [element for element in found if element is not MISSING]
         document = as_document(value)
         if document is None:
@@ -82,12 +85,14 @@ def _read(value: object, path: Path, index: int) -> object:
     return value
 
 
-def matcher(path: Path, test: Test) -> Predicate:
+def matcher(path: Path, test: Test, *, entered: bool = True) -> Predicate:
     """A predicate that holds where any value that `find` reaches by ``path`` passes ``test``.
 
-    An array at the end of the path is reached element by element and then as a whole. ``test`` gets ``MISSING``
-    where there is nothing.
+    An array at the end of the path is reached element by element and then as a whole; as a whole alone unless
+    ``entered``. ``test`` gets ``MISSING`` where there is nothing.
     """
+    if not entered:
+        return lambda document: _any_value(document, path, test, entered=False)
     if len(path) == 1:
         field = path[0]
 
@@ -101,39 +106,39 @@ def matcher(path: Path, test: Test) -> Predicate:
     return lambda document: _any_value(document, path, test)
 
 
-def _any_value(document: Document, path: Path, test: Test) -> bool:
+def _any_value(document: Document, path: Path, test: Test, *, entered: bool = True) -> bool:
     value: object = document
     for index, part in enumerate(path):
         inner = document if index == 0 else as_document(value)
         if inner is None:
             return test(MISSING)
         value = inner.get(part, MISSING)
-        if isinstance(value, list):
-            return _any_element(value, path[index + 1 :], test)
+        if isinstance(value, list) and (entered or index + 1 < len(path)):
+            return _any_element(value, path[index + 1 :], test, entered=entered)
     return test(value)
 
 
-def _any_element(array: list[object], rest: Path, test: Test) -> bool:
+def _any_element(array: list[object], rest: Path, test: Test, *, entered: bool = True) -> bool:
     if not rest:
         return any(map(test, array)) or test(array)
     for index, element in enumerate(array):
         document = as_document(element)
-        if document is not None and _any_value(document, rest, test):
+        if document is not None and _any_value(document, rest, test, entered=entered):
             return True
-        if rest[0] == str(index) and _at_index(element, rest[1:], test):
+        if rest[0] == str(index) and _at_index(element, rest[1:], test, entered=entered):
             return True
     # Nothing is tested where no element has the rest of the path: not even null matches there.
     return False
 
 
-def _at_index(element: object, rest: Path, test: Test) -> bool:
+def _at_index(element: object, rest: Path, test: Test, *, entered: bool) -> bool:
     """The element that a number in the path names: unlike a field's value, an array here is not entered at the end."""
     if not rest:
         return test(element)
     if isinstance(element, list):
-        return _any_element(element, rest, test)
+        return _any_element(element, rest, test, entered=entered)
     document = as_document(element)
-    return document is not None and _any_value(document, rest, test)
+    return document is not None and _any_value(document, rest, test, entered=entered)
 
 
 def as_document(value: object) -> dict[str, object] | None:

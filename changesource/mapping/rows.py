@@ -5,33 +5,47 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from changesource.exceptions import RowRejected
 from changesource.mapping.checks import check_table
+from changesource.mapping.expressions import Expression, compile_expression
 from changesource.mapping.filters import compile_filter
-from changesource.mapping.keys import Key, compile_key
+from changesource.mapping.key_columns import TableKey, compile_table_key
+from changesource.mapping.keys import Image
 from changesource.mapping.paths import MISSING, Document, Predicate, reader, split_path
+from changesource.mapping.pipelines import Pipeline, PipelineFailed, compile_pipeline
 from changesource.mapping.spec import ColumnSpec, Json, TableSpec
-from changesource.mapping.values import CONVERTERS, Converters
+from changesource.mapping.values import Converters, converters_of
 
 JsonRow: TypeAlias = dict[str, Json]
-# Name, the field ("" where the path has several components), the path's reader, converters, whether it may be null.
+# Name, the field ("" where it is read otherwise), the reader, converters, whether it may be null.
 _Column: TypeAlias = tuple[str, str, Callable[[Document], object], Converters, bool]
+# Name, the image, the reader (None: the document's ``_id``).
+_KeyColumn: TypeAlias = tuple[str, Image, Expression | None]
+
+
+class Problem(NamedTuple):
+    """Something in a document that does not fit: it left a row out, or a value became null."""
+
+    column: str
+    reason: str
+    left_out: bool
 
 
 @dataclass(frozen=True, eq=False)
 class CompiledTable:
     """A table's mapping, ready to be applied; made by ``compile_table`` alone.
 
-    ``column_names`` begins with ``key_columns``; ``counts`` says how many values were replaced, by what was wrong
-    with them ("nul", "surrogate", "nan").
+    ``column_names`` begins with the key's; ``counts`` says how many values were replaced, by what was wrong with them
+    ("nul", "surrogate", "nan").
     """
 
     spec: TableSpec
-    key_columns: tuple[str, ...]
     column_names: tuple[str, ...]
-    _key: Callable[[object], Key]
+    table_key: TableKey
+    pipeline: Pipeline | None
+    _keys: tuple[_KeyColumn, ...]
     _matches: Predicate | None
     _columns: tuple[_Column, ...]
     counts: Counter[str] = field(default_factory=Counter)
@@ -41,35 +55,74 @@ class CompiledTable:
         """The Zero table's name."""
         return self.spec.name
 
-    def row(self, document: Mapping[str, object]) -> JsonRow | None:
-        """The document's row in the order of ``column_names``; None where the filter leaves it out.
+    @property
+    def key_columns(self) -> tuple[str, ...]:
+        """The names of the key's columns."""
+        return self.spec.primary_key
 
-        ``RowRejected`` where the document gives no valid row.
+    @property
+    def has_history(self) -> bool:
+        """Whether a change can only be told beside the document as it was before: its ``_id`` does not say its rows."""
+        multiplies = self.pipeline is not None and self.pipeline.multiplies
+        return multiplies or not self.table_key.of_id_alone
+
+    def rows(self, document: Document) -> tuple[list[JsonRow], list[Problem]]:
+        """The document's rows, each in the order of ``column_names``, and what did not fit.
+
+        Of two rows with one key the first stays.
         """
-        return self.row_with_errors(document)[0]
+        problems: list[Problem] = []
+        rows: dict[tuple[Json, ...], JsonRow] = {}
+        try:
+            if self._matches is not None and not self._matches(document):
+                return [], problems
+            shaped = (document,) if self.pipeline is None else self.pipeline(document)
+        except PipelineFailed as exc:
+            return [], [Problem("", str(exc), left_out=True)]
+        except ValueError as exc:
+            return [], [Problem("", f"filter: {exc}", left_out=True)]
+        for one in shaped:
+            try:
+                row, tolerated = self._row(document.get("_id", MISSING), one)
+            except RowRejected as error:
+                problems.append(Problem(error.column, error.reason, left_out=True))
+                continue
+            problems += (Problem(error.column, error.reason, left_out=False) for error in tolerated)
+            key = tuple(row[name] for name in self.key_columns)
+            if key in rows:
+                reason = "another row of the same document has this key"
+                problems.append(Problem(self.key_columns[-1], reason, left_out=True))
+            else:
+                rows[key] = row
+        return list(rows.values()), problems
 
-    def row_with_errors(self, document: Mapping[str, object]) -> tuple[JsonRow | None, tuple[RowRejected, ...]]:
-        """The row as ``row`` gives it, and the values that became null in it because they do not fit."""
-        if self._matches is not None and not self._matches(document):
-            return None, ()
-        row = self.key(document.get("_id", MISSING))
+    def row_with_errors(self, document: Document) -> tuple[JsonRow | None, tuple[RowRejected, ...]]:
+        """The one row of a document of a table without a pipeline, and the values that became null in it.
+
+        None where the filter leaves it out; ``RowRejected`` where the document gives no valid row.
+        """
+        if self._matches is not None:
+            try:
+                if not self._matches(document):
+                    return None, ()
+            except ValueError as exc:
+                raise RowRejected("", f"filter: {exc}") from exc
+        return self._row(document.get("_id", MISSING), document)
+
+    def _row(self, document_id: object, document: Document) -> tuple[JsonRow, tuple[RowRejected, ...]]:
+        row = self._key(document_id, document)
         errors: tuple[RowRejected, ...] = ()
         counts = self.counts
         for name, plain, read, converters, optional in self._columns:
-            value = document.get(plain) if plain else read(document)
-            if value is None:
-                if not optional:
-                    raise RowRejected(name, "missing or null")
-                row[name] = None
-                continue
             try:
-                converted = converters[type(value)](value, counts)
+                value = document.get(plain) if plain else read(document)
+                converted = None if value is None else converters[type(value)](value, counts)
             except ValueError as exc:
                 errors += (self._tolerated(name, optional, exc),)
                 converted = None
             else:
                 if converted is None and not optional:
-                    raise RowRejected(name, "NaN and infinities become null, which the column does not take")
+                    raise RowRejected(name, _NULL if value is None else _NOT_FINITE)
             row[name] = converted
         return row, errors
 
@@ -80,13 +133,22 @@ class CompiledTable:
             return error
         raise error from reason
 
+    def _key(self, document_id: object, document: Document) -> JsonRow:
+        row: JsonRow = {}
+        for name, image, read in self._keys:
+            try:
+                row[name] = image(document_id if read is None else read(document))
+            except ValueError as exc:
+                raise RowRejected(name, str(exc)) from exc
+        return row
+
     def key(self, document_id: object) -> JsonRow:
-        """The primary key of the document with this `_id`; ``RowRejected`` where it has none."""
-        name = self.key_columns[0]
-        try:
-            return {name: self._key(document_id)}
-        except ValueError as exc:
-            raise RowRejected(name, str(exc)) from exc
+        """The key of the document with this ``_id``, of a table without history; ``RowRejected`` where it has none."""
+        return self._key(document_id, {})
+
+
+_NULL = "missing or null"
+_NOT_FINITE = "NaN and infinities become null, which the column does not take"
 
 
 def compile_table(spec: TableSpec) -> CompiledTable:
@@ -94,19 +156,29 @@ def compile_table(spec: TableSpec) -> CompiledTable:
     check_table(spec)
     place = f"tables.{spec.name}"
     matches = compile_filter(spec.filter, f"{place}.filter") if spec.filter else None
-    key_column = next(column for column in spec.columns if column.name == spec.primary_key[0])
-    others = [column for column in spec.columns if column is not key_column]
+    pipeline = compile_pipeline(spec.pipeline, f"{place}.pipeline")
+    key = compile_table_key(spec, pipeline.provenance)
+    others = [column for column in spec.columns if column.name not in spec.primary_key]
     return CompiledTable(
         spec=spec,
-        key_columns=spec.primary_key,
-        column_names=(key_column.name, *(column.name for column in others)),
-        _key=compile_key(spec.id_type, key_column.type),
+        column_names=(*spec.primary_key, *(column.name for column in others)),
+        table_key=key,
+        pipeline=pipeline if spec.pipeline else None,
+        _keys=tuple((column.name, column.image, column.read) for column in key.columns),
         _matches=matches,
-        _columns=tuple(_compile_column(column, f"{place}.columns.{column.name}") for column in others),
+        _columns=tuple(_compile_column(spec, column, f"{place}.columns.{column.name}") for column in others),
     )
 
 
-def _compile_column(column: ColumnSpec, place: str) -> _Column:
-    path = split_path(column.path, f"{place}.path")
-    field = path[0] if len(path) == 1 else ""
-    return column.name, field, reader(path), CONVERTERS[column.type], column.optional
+def _compile_column(spec: TableSpec, column: ColumnSpec, place: str) -> _Column:
+    converters = converters_of(column.type, spec.large_integers)
+    if column.path:
+        path = split_path(column.path, f"{place}.path")
+        return column.name, path[0] if len(path) == 1 else "", reader(path), converters, column.optional
+    expression = compile_expression(column.expression, f"{place}.expression")
+
+    def read(document: Mapping[str, object]) -> object:
+        value = expression(document)
+        return None if value is MISSING else value
+
+    return column.name, "", read, converters, column.optional

@@ -9,19 +9,29 @@ Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | Non
 ColumnType = Literal["string", "number", "boolean", "json"]
 IdType = Literal["", "objectId", "string", "number", "uuid", "date"]
 ErrorPolicy = Literal["coerce", "skip", "stop"]
+LargeIntegers = Literal["reject", "round"]
 
 
 @dataclass(frozen=True)
 class ColumnSpec:
     """One column of a Zero table.
 
-    ``path`` is the dotted path of the field that it shows, such as ``_id`` or ``address.city``.
+    ``path`` is the dotted path of the field that it shows, such as ``_id`` or ``address.city``; or else ``expression``
+    is an aggregation expression in extended JSON. ``key_type`` is the BSON type of a key column that shows a field of
+    a unique index ("" while it is not known).
     """
 
     name: str
     type: ColumnType
-    path: str
+    path: str = ""
     optional: bool = False
+    expression: Json = None
+    key_type: IdType = ""
+
+    @property
+    def source(self) -> Json:
+        """What the column shows, as an expression."""
+        return f"${self.path}" if self.path else self.expression
 
 
 @dataclass(frozen=True)
@@ -29,7 +39,8 @@ class TableSpec:
     """One Zero table and where its rows come from.
 
     ``filter`` is a MongoDB filter in extended JSON; ``id_type`` is the BSON type of the collection's ``_id``
-    ("" while it is not known); ``pipeline`` is a list of aggregation stages.
+    ("" while it is not known); ``pipeline`` is a list of aggregation stages. ``large_integers`` says what a number
+    column makes of an integer beyond 2^53 - 1: it does not fit, or becomes the nearest double.
     """
 
     name: str
@@ -40,6 +51,7 @@ class TableSpec:
     pipeline: tuple[Json, ...] = ()
     id_type: IdType = ""
     error_policy: ErrorPolicy = "coerce"
+    large_integers: LargeIntegers = "reject"
     enabled: bool = True
     description: str = ""
 

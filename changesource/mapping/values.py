@@ -52,7 +52,7 @@ from bson.tz_util import utc
 
 from changesource.mapping.comparison import EPOCH, milliseconds
 from changesource.mapping.paths import MISSING, Missing
-from changesource.mapping.spec import ColumnType, Json
+from changesource.mapping.spec import ColumnType, Json, LargeIntegers
 
 T = TypeVar("T")
 Converter: TypeAlias = Callable[[object, Counter[str]], Json]
@@ -169,6 +169,11 @@ def _safe_int(value: int, counts: Counter[str]) -> int:
     if -MAX_SAFE_INTEGER <= value <= MAX_SAFE_INTEGER:
         return int(value)
     raise ValueError("the integer is beyond 2^53 - 1, which a number column cannot hold exactly")
+
+
+def _rounded_int(value: int, counts: Counter[str]) -> int | float:
+    number = int(value)
+    return number if -MAX_SAFE_INTEGER <= number <= MAX_SAFE_INTEGER else float(number)
 
 
 def _double(value: float, counts: Counter[str]) -> float | None:
@@ -315,6 +320,20 @@ CONVERTERS: dict[ColumnType, Converters] = {
     "boolean": Converters("boolean", _on(bool, _itself)),
     "json": Converters("json", *_JSON_SCALARS.items(), *((kind, _json) for kind in (dict, list, DBRef, Code))),
 }
+
+
+ROUNDED_NUMBERS = Converters(
+    "number",
+    *CONVERTERS["number"].items(),
+    _on(int, _rounded_int),
+    _on(Int64, _rounded_int),
+)
+"""Those of number columns that take an integer beyond 2^53 - 1 as the nearest double."""
+
+
+def converters_of(type: ColumnType, large_integers: LargeIntegers) -> Converters:
+    """The converters of a column of ``type`` in a table that treats integers beyond 2^53 - 1 so."""
+    return ROUNDED_NUMBERS if type == "number" and large_integers == "round" else CONVERTERS[type]
 
 
 def convert(value: object, type: ColumnType, counts: Counter[str]) -> Json:

@@ -15,6 +15,7 @@ from channels.db import database_sync_to_async
 from django.db import Error as DatabaseFailure
 
 from changesource.mapping.compiled import RowFault
+from changesource.metrics import ROW_ERRORS
 from changesource.store import row_errors
 
 logger = logging.getLogger(__name__)
@@ -60,6 +61,7 @@ class FaultLog:
     def report(self, fault: RowFault) -> None:
         """Take note of a fault; never blocks."""
         self.total += 1
+        ROW_ERRORS.labels(fault.table, "left_out" if fault.left_out else "nulled").inc()
         if fault in self._faults or len(self._faults) < MAX_FAULTS:
             self._faults[fault] += 1
         else:

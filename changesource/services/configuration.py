@@ -16,8 +16,9 @@ from changesource.conf import Settings, settings
 from changesource.exceptions import ConfigurationUnavailable, MappingError, SourceUnavailable
 from changesource.mapping.fingerprint import table_fingerprint
 from changesource.mapping.formats import write_specification
+from changesource.mapping.questions import Answers, Questions, key_fields, questions_of
 from changesource.mapping.rows import compile_table
-from changesource.mapping.spec import IdType, Specification, TableSpec
+from changesource.mapping.spec import ColumnSpec, IdType, Specification, TableSpec
 from changesource.models import MappingRevision
 from changesource.services.config_files import read_managed, shown_origin
 from changesource.store import mappings as store
@@ -26,8 +27,8 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 PUBLISHING_TRIES = 5
 
-Inspect: TypeAlias = Callable[[Collection[str]], Mapping[str, IdType]]
-"""Refuses collections that cannot be watched; gives the BSON type of each one's ``_id``, "" where it cannot be told."""
+Inspect: TypeAlias = Callable[[Mapping[str, Questions]], Mapping[str, Answers]]
+"""Refuses collections that cannot be watched, or as their tables need; gives the BSON types of keys."""
 
 
 @dataclass(frozen=True)
@@ -229,7 +230,7 @@ def _record(served: Specification, by: str, note: str) -> MappingRevision:
 
 
 def to_serve(spec: Specification, inspect: Inspect | None) -> Specification:
-    """What publishing ``spec`` serves: the enabled tables, with the types of ``_id`` filled in, and their publications.
+    """What publishing ``spec`` serves: the enabled tables, with the types of their keys filled in, and publications.
 
     Where ``inspect`` cannot tell (the collection is empty), the type that was served last for the table stays.
     """
@@ -238,13 +239,9 @@ def to_serve(spec: Specification, inspect: Inspect | None) -> Specification:
     found = _inspected([table for table in spec.tables if table.enabled], inspect)
 
     def completed(table: TableSpec) -> TableSpec:
-        if table.id_type:
-            return table
         old = before.get(table.name)
-        id_type = found.get(table.collection, "")
-        if not id_type and old is not None and old.collection == table.collection:
-            id_type = old.id_type
-        return replace(table, id_type=id_type)
+        same = old if old is not None and old.collection == table.collection else None
+        return _typed(table, found.get(table.collection, Answers()), same)
 
     enabled = Specification(tuple(completed(table) for table in spec.tables if table.enabled), spec.publications)
     served = _only_known(enabled)
@@ -252,14 +249,32 @@ def to_serve(spec: Specification, inspect: Inspect | None) -> Specification:
     return served
 
 
-def _inspected(tables: Collection[TableSpec], inspect: Inspect | None) -> Mapping[str, IdType]:
-    """What ``inspect`` says of the tables' collections; MongoDB may be away where no type of ``_id`` is wanted."""
+def _typed(table: TableSpec, found: Answers, served: TableSpec | None) -> TableSpec:
+    """``table`` with the types of its key that it leaves open, as they were found, or else as they are served."""
+    fields = key_fields(compile_table(table))
+    known = {column.name: column for column in served.columns} if served is not None else {}
+
+    def key_type(column: ColumnSpec) -> IdType:
+        if column.key_type or column.name not in fields:
+            return column.key_type
+        old = known.get(column.name)
+        kept = old.key_type if old is not None and old.source == column.source else ""
+        return found.field_types.get(fields[column.name], "") or kept
+
+    id_type = table.id_type or found.id_type or (served.id_type if served is not None else "")
+    columns = tuple(replace(column, key_type=key_type(column)) for column in table.columns)
+    return replace(table, id_type=id_type, columns=columns)
+
+
+def _inspected(tables: Collection[TableSpec], inspect: Inspect | None) -> Mapping[str, Answers]:
+    """What ``inspect`` says of the tables' collections; MongoDB may be away where nothing is left open."""
     if inspect is None or not tables:
         return {}
+    compiled = [compile_table(table) for table in tables]
     try:
-        return inspect({table.collection for table in tables})
+        return inspect(questions_of(compiled))
     except SourceUnavailable as error:
-        if not all(table.id_type for table in tables):
+        if not all(table.spec.id_type and not key_fields(table) for table in compiled):
             raise
         logger.warning("collections were not checked, MongoDB does not answer", extra={"error": str(error)})
         return {}

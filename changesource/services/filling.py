@@ -12,10 +12,10 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from changesource.backoff import Backoff
-from changesource.exceptions import SourceUnavailable
+from changesource.exceptions import SourceUnavailable, TableStopped
 from changesource.mapping.compiled import CompiledMapping, MappedTable, Report
 from changesource.protocol.messages import dumps
 from changesource.services.downstream import Downstream
@@ -31,15 +31,32 @@ FRAME_BYTES = 1024 * 1024
 REPLAY_IDLE_MS = 100
 
 
-async def persistently(action: Callable[[], Awaitable[T]]) -> T:
-    """Do ``action`` until it succeeds: within an initial sync a closed socket would end zero-cache."""
+Stopped: TypeAlias = Callable[["TableStopped | None"], None]
+"""Hears of a table that stops at a document, and, by None, that it goes on."""
+
+
+async def persistently(action: Callable[[], Awaitable[T]], stopped: Stopped | None = None) -> T:
+    """Do ``action`` until it succeeds: within an initial sync a closed socket would end zero-cache.
+
+    With ``stopped``, a document at which a table stops is waited for as well.
+    """
     backoff = Backoff()
     while True:
         try:
-            return await action()
+            result = await action()
         except SourceUnavailable as error:
             logger.warning("copying waits for MongoDB", extra={"error": str(error), "tries": backoff.tries})
             await backoff.wait()
+        except TableStopped as error:
+            if stopped is None:
+                raise
+            logger.error("copying stopped", extra={"error": str(error), "tries": backoff.tries})
+            stopped(error)
+            await backoff.wait()
+        else:
+            if stopped is not None:
+                stopped(None)
+            return result
 
 
 @dataclass
@@ -56,12 +73,11 @@ class _Rows:
     size: int = 0
 
     def add(self, document: Mapping[str, object], report: Report) -> bool:
-        """Add the document's row, if it has one; True once there is enough to send."""
+        """Add the document's rows; True once there is enough to send."""
         encode = _values if self.backfill else self.table.frames.insert
-        row = self.table.upsert(document, encode, report)
-        if row is not None:
-            self.rows.append(row)
-            self.size += len(row)
+        rows = self.table.encoded(document, encode, report)
+        self.rows += rows
+        self.size += sum(map(len, rows))
         return len(self.rows) >= FRAME_ROWS or self.size >= FRAME_BYTES
 
     async def send(self, downstream: Downstream) -> int:
@@ -89,14 +105,19 @@ class Filling:
         bounds: Bounds,
         report: Report,
         backfill: bool,
+        stopped: Stopped | None = None,
     ) -> None:
-        """``mapping`` is the replica's part; ``name`` is the replica's; ``report`` hears of rows left out."""
+        """``mapping`` is the replica's part; ``name`` is the replica's; ``report`` hears of rows left out.
+
+        ``stopped`` hears of tables that stop at a document, which is waited for then; without it that is raised.
+        """
         self._source = source
         self._mapping = mapping
         self._name = name
         self._bounds = bounds
         self._report = report
         self._backfill = backfill
+        self._stopped = stopped
         self.rows = 0
 
     async def barrier(self) -> int:
@@ -110,14 +131,33 @@ class Filling:
         """
         position, wanted = began, set(collections)
         while wanted:
+            if wanted & set(self._mapping.with_history):
+                # Before the copy: what changes without history must be copied again.
+                await persistently(self._prepare)
             for collection in sorted(wanted):
-                await self._copy(downstream, collection, position)
+                await self._copied(downstream, collection, position)
             position, wanted = await self._replay(downstream, position, await self.barrier())
         return position
 
+    async def _prepare(self) -> None:
+        await self._source.prepare(self._mapping.needs, self._mapping.with_history)
+
+    async def _copied(self, downstream: Downstream, collection: str, began: int) -> None:
+        tries = 0
+
+        async def attempt() -> None:
+            nonlocal tries
+            tries += 1
+            if tries > 1:
+                # A table stopped half-way: it begins anew.
+                await downstream.frames(t.frames.truncate for t in self._mapping.by_collection[collection])
+            await self._copy(downstream, collection, began)
+
+        await persistently(attempt, self._stopped)
+
     async def _copy(self, downstream: Downstream, collection: str, began: int) -> None:
         waiting = [_Rows(table, self._backfill) for table in self._mapping.by_collection[collection]]
-        documents = self._source.documents(collection, began)
+        documents = self._source.documents(collection, began, self._mapping.needs[collection])
         async with aclosing(documents):
             async for batch in documents:
                 for document in batch:
@@ -138,13 +178,11 @@ class Filling:
         position = began
         replaced: set[str] = set()
         transform = Transform(self._mapping, self._report)
-        collections = self._mapping.by_collection
+        needs = self._mapping.needs
 
         async def attempt() -> None:
             nonlocal position
-            stream = batches(
-                self._source, transform, collections, position, bounds=self._bounds, idle_ms=REPLAY_IDLE_MS
-            )
+            stream = batches(self._source, transform, needs, position, bounds=self._bounds, idle_ms=REPLAY_IDLE_MS)
             async with aclosing(stream):
                 async for batch in stream:
                     if batch is None:
@@ -157,5 +195,5 @@ class Filling:
                         return
 
         while position < until:
-            await persistently(attempt)
+            await persistently(attempt, self._stopped)
         return position, replaced

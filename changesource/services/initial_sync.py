@@ -12,7 +12,7 @@ from changesource.mapping.compiled import CompiledMapping, Report
 from changesource.protocol.messages import create_tables
 from changesource.protocol.request import StreamRequest
 from changesource.services.downstream import Downstream
-from changesource.services.filling import Filling
+from changesource.services.filling import Filling, Stopped
 from changesource.sources.base import ChangeSource
 from changesource.stream.grouping import Bounds
 
@@ -28,10 +28,11 @@ class InitialSync:
         *,
         bounds: Bounds,
         report: Report,
+        stopped: Stopped | None = None,
     ) -> None:
-        """``mapping`` is the replica's part; ``report`` hears of documents that give no row."""
+        """``mapping`` is the replica's part; ``report`` hears of documents that give no row; see also ``Filling``."""
         name = f"{request.app_id}/{request.shard_num}"
-        self._filling = Filling(source, mapping, name, bounds=bounds, report=report, backfill=True)
+        self._filling = Filling(source, mapping, name, bounds=bounds, report=report, backfill=True, stopped=stopped)
         self._mapping = mapping
         self._request = request
 

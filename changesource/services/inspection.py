@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from changesource.conf import settings
 from changesource.services.configuration import Inspect
-from changesource.sources.mongodb.inspect import id_types
+from changesource.sources.mongodb.inspect import inspect
 
 
-def inspector() -> Inspect | None:
-    """Return what looks at collections before they are served; None where no MongoDB is configured."""
+def inspector(*, switch: bool = True) -> Inspect | None:
+    """Return what looks at collections before they are served; None where no MongoDB is configured.
+
+    With ``switch`` it has MongoDB keep the pre-images that their tables need.
+    """
     chosen = settings()
     uri = chosen.mongodb_uri
-    return None if uri is None else lambda collections: id_types(uri, chosen.mongodb_database, collections)
+    if uri is None:
+        return None
+    return lambda wanted: inspect(uri, chosen.mongodb_database, wanted, chosen.post_images, switch=switch)

@@ -3,8 +3,10 @@ or that no watcher serves, sends them itself. The same events give the same batc
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Collection
+from collections.abc import AsyncGenerator
 
+from changesource.exceptions import TableStopped
+from changesource.mapping.needs import Needs
 from changesource.sources.base import ChangeSource
 from changesource.stream.batches import Batch
 from changesource.stream.grouping import Bounds, Grouping
@@ -17,7 +19,7 @@ PROOF_WAIT_MS = 1
 async def batches(
     source: ChangeSource,
     transform: Transform,
-    collections: Collection[str],
+    needs: Needs,
     after: int,
     *,
     bounds: Bounds,
@@ -25,11 +27,11 @@ async def batches(
 ) -> AsyncGenerator[Batch | None, None]:
     """Give the batches after ``after``, and None whenever ``idle_ms`` went by with nothing at hand.
 
-    ``collections`` are those whose events move the position; ``transform`` may serve fewer. Raises what the feed
-    raises; what was not given as ``final`` is then to be read again.
+    ``needs`` names the collections whose events move the position; ``transform`` may serve fewer. Raises what the feed
+    raises, and ``TableStopped`` once all before it was given; what was not given as ``final`` is to be read again.
     """
     grouping = Grouping(after, transform.mapping.fingerprints, bounds)
-    feed = await source.feed(collections, after)
+    feed = await source.feed(needs, after)
     try:
         while True:
             waiting = grouping.waiting
@@ -40,8 +42,13 @@ async def batches(
                 if not waiting:
                     yield None
                 continue
-            for event in events:
-                for batch in grouping.add(event, transform.changes(event), transform.refilled(event)):
+            try:
+                for event in events:
+                    for batch in grouping.add(event, transform.changes(event), transform.refilled(event)):
+                        yield batch
+            except TableStopped:
+                for batch in grouping.let_go():
                     yield batch
+                raise
     finally:
         await feed.close()

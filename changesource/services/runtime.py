@@ -24,6 +24,7 @@ from changesource.protocol.request import StreamRequest
 from changesource.services.bookkeeping import DATABASE_SECONDS, FaultLog, read, write
 from changesource.services.configuration import Published, acurrent
 from changesource.services.downstream import Send
+from changesource.services.mending import Mending
 from changesource.services.publisher import Publisher, group_of
 from changesource.services.session import Limits, ReplicaSession
 from changesource.services.subscriber import Subscriber
@@ -131,7 +132,7 @@ class Runtime:
         if monotonic() - self._prepared >= PREPARE_SECONDS:
             self._prepared = monotonic()
             try:
-                await self.source.prepare(revision.mapping.by_collection)
+                await self.source.prepare(revision.mapping.needs, revision.mapping.with_history)
             except (SourceRefused, SourceUnavailable) as error:
                 logger.warning("collections were not prepared", extra={"error": str(error)})
 
@@ -159,6 +160,10 @@ class Runtime:
             tasks.create_task(watcher.run(), name="watcher")
             tasks.create_task(self.faults.run(), name="watcher-faults")
             tasks.create_task(self._note(watcher), name="watcher-notes")
+            tasks.create_task(Mending(self.source, self._mapping).run(), name="row-errors")
+
+    async def _mapping(self) -> CompiledMapping:
+        return (await self.revision()).mapping
 
     async def _note(self, watcher: Watcher) -> None:
         noted = 0

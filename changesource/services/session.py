@@ -14,6 +14,7 @@ from changesource.exceptions import (
     FingerprintChanged,
     ResetRequired,
     SourceUnavailable,
+    TableStopped,
     WatermarkInvalid,
     ZerosourceError,
 )
@@ -105,7 +106,7 @@ class ReplicaSession:
         self._send = send
         self._may_go_on = may_go_on
         self._acked = ""
-        self._state = "connected"
+        self._state = self._state_before = "connected"
         self._message = ""
         self._downstream: Downstream | None = None
 
@@ -164,7 +165,14 @@ class ReplicaSession:
 
     async def _initial_sync(self) -> None:
         request, fingerprint = self.request, self._mapping.fingerprint
-        sync = InitialSync(self._source, self._mapping, request, bounds=self._limits.bounds, report=self.faults.report)
+        sync = InitialSync(
+            self._source,
+            self._mapping,
+            request,
+            bounds=self._limits.bounds,
+            report=self.faults.report,
+            stopped=self._note_stop,
+        )
         began = await self._later_than_before(sync)
         version = Watermark(began, fingerprint)
         logger.info("initial sync begins", extra=self._names() | {"watermark": version})
@@ -224,10 +232,25 @@ class ReplicaSession:
             try:
                 await self._pull(downstream, backoff)
                 await self._follow(downstream)
+            except TableStopped as error:
+                # Nothing after the document may be sent; the operator corrects it, or the mapping.
+                logger.error("replica stopped", extra=self._names() | {"error": str(error), "tries": backoff.tries})
+                await downstream.rollback()
+                self._note_stop(error)
+                await backoff.wait()
             except SourceUnavailable as error:
                 logger.warning("replica waits for MongoDB", extra=self._names() | {"error": str(error)})
                 await downstream.rollback()
                 await backoff.wait()
+
+    def _note_stop(self, error: TableStopped | None) -> None:
+        """Show operators that a table stopped the replica, or that it goes on."""
+        if error is not None:
+            if self._state != "stopped":
+                self._state_before = self._state
+            self._state, self._message = "stopped", str(error)
+        elif self._state == "stopped":
+            self._state, self._message = self._state_before, ""
 
     async def _pull(self, downstream: Downstream, backoff: Backoff) -> None:
         """Read MongoDB from the replica's position until a batch of the layer connects."""
@@ -235,7 +258,7 @@ class ReplicaSession:
         stream = batches(
             self._source,
             transform,
-            self._whole.by_collection,
+            self._whole.needs,
             downstream.anchor,
             bounds=self._limits.bounds,
             idle_ms=min(PULL_IDLE_MS, int(self._limits.keepalive * 500)),
@@ -243,6 +266,7 @@ class ReplicaSession:
         fresh, commits = monotonic(), downstream.commits
         async with aclosing(stream):
             async for batch in stream:
+                self._note_stop(None)
                 if batch is not None:
                     self.tallies.pulled += 1
                     await self._send_batch(downstream, batch)

@@ -17,6 +17,7 @@ from django.db import OperationalError, connection
 from changesource.backoff import Backoff
 from changesource.conf import Settings
 from changesource.exceptions import ConfigurationUnavailable, DatabaseUnavailable, SourceUnavailable
+from changesource.mapping.rows import compile_table
 from changesource.services import configuration
 from changesource.services.inspection import inspector
 from changesource.services.runtime import mongodb_uri
@@ -134,7 +135,9 @@ async def _check_source(chosen: Settings) -> None:
         post_images=chosen.post_images,
     )
     try:
-        await source.prepare({table.collection for table in tables})
+        compiled = [compile_table(table) for table in tables]
+        history = {table.spec.collection for table in compiled if table.has_history}
+        await source.prepare({table.collection for table in tables}, history)
         await source.barrier("start")
     finally:
         await source.close()

@@ -12,6 +12,7 @@ from time import monotonic
 from changesource.backoff import Backoff
 from changesource.exceptions import (
     CollectionRefused,
+    PostImagesMissing,
     ResetRequired,
     SourceRefused,
     SourceUnavailable,
@@ -110,11 +111,11 @@ class Watcher:
         logger.info("watching", extra={"revision": revision.number, "position": self.position})
         # Beside the stream, which must not wait for the database.
         superseded = asyncio.create_task(self._superseded(revision), name="watcher-revision")
-        transform = Transform(revision.mapping, self._report)
+        transform = Transform(revision.mapping, self._report, withholds=True)
         stream = batches(
             self._source,
             transform,
-            revision.mapping.by_collection,
+            revision.mapping.needs,
             self.position,
             bounds=self._bounds,
             idle_ms=min(IDLE_MS, int(self._keepalive * 500)),
@@ -125,6 +126,9 @@ class Watcher:
                     if batch is not None:
                         await self._publish(batch)
                         self._backoff.reset()
+                        if batch.refill:
+                            # A collection was made anew, perhaps, without what was switched on.
+                            await self._prepare(revision)
                     now = monotonic()
                     if now - self._last_barrier >= self._keepalive:
                         self._last_barrier = now
@@ -148,8 +152,8 @@ class Watcher:
     async def _prepare(self, revision: Revision) -> None:
         """Again and again, since a collection that was made anew lacks what was switched on in the one before."""
         try:
-            await self._source.prepare(revision.mapping.by_collection)
-        except CollectionRefused as error:
+            await self._source.prepare(revision.mapping.needs, revision.mapping.with_history)
+        except (CollectionRefused, PostImagesMissing) as error:
             # The other tables are served.
             logger.warning("a collection cannot be watched", extra={"error": str(error)})
 

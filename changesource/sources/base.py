@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from typing import Protocol
 
+from changesource.mapping.needs import CollectionNeeds, Needs
 from changesource.stream.events import Event
 
 Document = Mapping[str, object]
@@ -37,23 +38,31 @@ class ChangeSource(Protocol):
     async def mark(self, name: str) -> str:
         """Write a barrier without waiting for its event; return the mark by which the event is known."""
 
-    async def feed(self, collections: Collection[str], after: int) -> ChangeFeed:
+    async def feed(self, needs: Needs, after: int) -> ChangeFeed:
         """Open a feed of what comes after ``after``, the cluster time of an event of these or of a barrier.
+
+        Its events hold the fields that ``needs`` names of each collection, or more.
 
         The feed raises ``HistoryLost`` where the event at ``after`` does not come again.
         """
 
-    def documents(self, collection: str, not_before: int) -> AsyncGenerator[Sequence[Document], None]:
-        """Give all documents of a collection, each batch read at ``not_before`` or later.
+    def documents(
+        self, collection: str, not_before: int, needs: CollectionNeeds
+    ) -> AsyncGenerator[Sequence[Document], None]:
+        """Give the documents of a collection that ``needs`` names, or more, each batch read at ``not_before`` or later.
 
         A lost cursor is opened anew after the last document, so each document present throughout comes once.
         """
 
-    async def prepare(self, collections: Collection[str]) -> None:
+    async def prepare(self, collections: Collection[str], history: Collection[str] = ()) -> None:
         """Check that these collections can be watched, and switch on in them what watching needs.
 
-        Raises ``SourceRefused`` where they cannot be.
+        Those of ``history`` need to tell what documents were before a change. Raises ``SourceRefused`` where they
+        cannot be.
         """
+
+    async def find(self, collection: str, document_ids: Sequence[object], needs: CollectionNeeds) -> Sequence[Document]:
+        """Return those of the documents with these ids that are there, as ``documents`` gives them."""
 
     async def estimate(self, collection: str) -> int:
         """Return about how many documents the collection has."""

@@ -11,14 +11,16 @@ from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping, Sequence
 from copy import deepcopy
+from dataclasses import replace
 from itertools import count
 from typing import Any, Literal, NamedTuple
 
 from changesource.exceptions import HistoryLost, SourceUnavailable, WatermarkInFuture, ZerosourceError
+from changesource.mapping.needs import EVERYTHING, CollectionNeeds
 from changesource.sources.base import Document
 from changesource.stream.events import Event
 
-Call = Literal["barrier", "mark", "feed", "poll", "documents"]
+Call = Literal["barrier", "mark", "feed", "poll", "documents", "prepare"]
 State = dict[str, dict[Any, dict[str, Any]]]
 BARRIERS = "_zerosource"
 START = 1_700_000_000 << 32
@@ -51,6 +53,7 @@ class ScriptedSource:
         self.feed_batch = feed_batch
         self.snapshot_batch = snapshot_batch
         self.state: State = {}
+        self.with_history: set[str] = set()
         # All that ever happened; feeds see nothing of it up to ``_forgotten``.
         self._log: list[Event] = []
         self._forgotten = 0
@@ -83,6 +86,13 @@ class ScriptedSource:
     def transaction(self, writes: Iterable[Write], *, spread: bool = False) -> int:
         """Do all ``writes`` at one cluster time, or, where ``spread``, at one each (the last is returned)."""
         return self._write(writes, ("session", next(self._transactions)), spread=spread)
+
+    def mend(self, collection: str, document_id: object, document: Mapping[str, Any]) -> None:
+        """Have every event of a document show it as ``document``, as lookups do once it has become that."""
+        self.state[collection][document_id] = dict(document)
+        for place, event in enumerate(self._log):
+            if (event.collection, event.document_id) == (collection, document_id) and event.document is not None:
+                self._log[place] = replace(event, document=dict(document))
 
     def drop(self, collection: str) -> int:
         """Drop a collection."""
@@ -168,12 +178,14 @@ class ScriptedSource:
         self._append([Event("barrier", self._tick(), BARRIERS, target=mark)])
         return mark
 
-    async def feed(self, collections: Collection[str], after: int) -> ScriptedFeed:
-        """See ``ChangeSource.feed``."""
+    async def feed(self, needs: Collection[str], after: int) -> ScriptedFeed:
+        """See ``ChangeSource.feed``: its events hold all fields."""
         await self.enter("feed")
-        return ScriptedFeed(self, {*collections, BARRIERS}, after, self.feed_batch)
+        return ScriptedFeed(self, {*needs, BARRIERS}, after, self.feed_batch)
 
-    async def documents(self, collection: str, not_before: int) -> AsyncGenerator[Sequence[Document], None]:
+    async def documents(
+        self, collection: str, not_before: int, needs: CollectionNeeds = EVERYTHING
+    ) -> AsyncGenerator[Sequence[Document], None]:
         """See ``ChangeSource.documents``: every batch shows what is there when it is read."""
         if not_before > self.now:
             raise SourceUnavailable("asked for what is not there yet")
@@ -191,8 +203,19 @@ class ScriptedSource:
             last = order[len(batch) - 1]
             yield batch
 
-    async def prepare(self, collections: Collection[str]) -> None:
-        """See ``ChangeSource.prepare``: nothing needs to be done."""
+    async def prepare(self, collections: Collection[str], history: Collection[str] = ()) -> None:
+        """See ``ChangeSource.prepare``: from now on, events of ``history`` bear what was before, if it is not lost."""
+        await self.enter("prepare")
+        self.with_history.update(history)
+
+    def lose_history(self, collection: str) -> None:
+        """From now on, events of the collection do not tell what was before, until it is prepared again."""
+        self.with_history.discard(collection)
+
+    async def find(self, collection: str, document_ids: Sequence[object], needs: CollectionNeeds) -> Sequence[Document]:
+        """See ``ChangeSource.find``."""
+        present = self.state.get(collection, {})
+        return [deepcopy(present[one]) for one in document_ids if one in present]
 
     async def estimate(self, collection: str) -> int:
         """See ``ChangeSource.estimate``."""
@@ -211,7 +234,7 @@ class ScriptedSource:
         for action in planned:
             action()
 
-    def find(self, collections: Collection[str], after: int) -> int:
+    def place_after(self, collections: Collection[str], after: int) -> int:
         """Return where in the log the events after ``after`` begin.
 
         ``HistoryLost`` where no event of these collections comes again at ``after``.
@@ -271,7 +294,10 @@ class ScriptedSource:
             if write.kind == "update":
                 after = {**(before or {}), **(after or {})}
             state[place] = after
-            events.append(Event(write.kind, self.now, write.collection, place[1], after, transaction))
+            known = before if write.collection in self.with_history and write.kind != "insert" else None
+            events.append(
+                Event(write.kind, self.now, write.collection, place[1], after, transaction, before=deepcopy(known))
+            )
         return self._append(events)
 
     def _append(self, events: Sequence[Event]) -> int:
@@ -317,7 +343,7 @@ class ScriptedFeed:
         """See ``ChangeFeed.poll``."""
         await self._source.enter("poll")
         if self._place is None:
-            self._place = self._source.find(self._collections, self._after)
+            self._place = self._source.place_after(self._collections, self._after)
         found, self._place = self._source.read(self._collections, self._place, self._limit)
         if found:
             return found

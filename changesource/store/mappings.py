@@ -105,6 +105,7 @@ def _save_table(spec: TableSpec, managed_by: str) -> None:
             "primary_key": list(spec.primary_key),
             "id_type": spec.id_type,
             "error_policy": spec.error_policy,
+            "large_integers": spec.large_integers,
             "enabled": spec.enabled,
             "description": spec.description,
             "managed_by": managed_by,
@@ -118,6 +119,8 @@ def _save_table(spec: TableSpec, managed_by: str) -> None:
             type=column.type,
             path=column.path,
             optional=column.optional,
+            expression=column.expression,
+            key_type=column.key_type,
             position=position,
         )
         for position, column in enumerate(spec.columns)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
+from typing import NamedTuple
 
 from django.db import transaction
 from django.db.models import F
@@ -30,3 +31,30 @@ def _record(faults: Mapping[RowFault, int], now: datetime) -> None:
         )
         if not made:
             RowError.objects.filter(pk=row.pk).update(count=F("count") + count, reason=fault.reason, last_seen=now)
+
+
+class Listed(NamedTuple):
+    """An entry of the list, as it was read; ``seen`` is how often its error was."""
+
+    pk: int
+    table: str
+    document_id: str
+    column: str
+    seen: int
+
+
+def after(pk: int, limit: int) -> list[Listed]:
+    """Return up to ``limit`` entries that follow the one with the primary key ``pk``, in their order."""
+    rows = (
+        RowError.objects.filter(pk__gt=pk)
+        .order_by("pk")
+        .values_list("pk", "table", "document_id", "column", "count")[:limit]
+    )
+    return [Listed(*row) for row in rows]
+
+
+def clear(entries: Iterable[Listed]) -> None:
+    """Remove entries, but for those that were seen again since they were read."""
+    with transaction.atomic():
+        for entry in entries:
+            RowError.objects.filter(pk=entry.pk, count=entry.seen).delete()

@@ -32,9 +32,10 @@ class Batch:
     """All changes in (follows, end], both cluster times of events, in order.
 
     ``fingerprints`` holds that of every table that the maker watches, touched or not, so that a reader knows that
-    nothing of its own is missing. ``final`` is False on the pieces of one MongoDB transaction that is still
-    arriving. ``pull`` says that the frames are not here and must be read from MongoDB. ``refill`` names tables
-    whose rows can only be had by reading their collection again, each with the cluster time of the event that says so.
+    nothing of its own is missing; that of a table that stopped is left out. ``final`` is False on the pieces of one
+    MongoDB transaction that is still arriving. ``pull`` says that the frames are not here and must be read from
+    MongoDB. ``refill`` names tables whose rows can only be had by reading their collection again, each with the cluster
+    time of the event that says so.
     """
 
     follows: int
@@ -148,6 +149,7 @@ class BatchBuilder:
     _runs: list[Run] = field(default_factory=list)
     _frames: list[bytes] = field(default_factory=list)
     _refill: dict[str, int] = field(default_factory=dict)
+    _withheld: set[str] = field(default_factory=set)
 
     def __bool__(self) -> bool:
         return self.end != 0
@@ -156,8 +158,11 @@ class BatchBuilder:
         """Say that the batch reaches up to an event at ``cluster_time``, whatever it did."""
         self.end = cluster_time
 
-    def add(self, cluster_time: int, table: str, frames: Collection[bytes]) -> None:
-        """Add the frames that one event made for one table."""
+    def add(self, cluster_time: int, table: str, frames: Collection[bytes] | None) -> None:
+        """Add the frames that one event made for one table; None withholds the table from the batch."""
+        if frames is None:
+            self._withheld.add(table)
+            frames = ()
         last = self._runs[-1] if self._runs else None
         if last and last.cluster_time == cluster_time and last.table == table:
             self._runs[-1] = Run(cluster_time, table, last.frames + len(frames))
@@ -177,15 +182,17 @@ class BatchBuilder:
         self._runs.extend(other._runs)
         self._frames.extend(other._frames)
         self._refill |= other._refill
+        self._withheld |= other._withheld
         self.rows += other.rows
         self.size += other.size
 
     def build(self, *, final: bool = True) -> Batch:
         """Return the batch."""
+        fingerprints = {name: own for name, own in self.fingerprints.items() if name not in self._withheld}
         return Batch(
             self.follows,
             self.end,
-            self.fingerprints,
+            fingerprints if self._withheld else self.fingerprints,
             tuple(self._runs),
             tuple(self._frames),
             final=final,

@@ -25,8 +25,9 @@ class Event:
     """One change event.
 
     ``cluster_time`` is seconds << 32 | increment. ``transaction`` is (lsid, txnNumber) of a MongoDB transaction.
-    ``document`` is the document after the change, None where there is none; ``target`` is the collection that a
-    ``rename`` gives, or the mark that a ``barrier`` bears.
+    ``document`` is the document after the change, None where there is none; ``before`` is the one before it, None
+    where there is none or MongoDB does not have it; ``target`` is the collection that a ``rename`` gives, or the mark
+    that a ``barrier`` bears.
     """
 
     kind: Kind
@@ -36,6 +37,7 @@ class Event:
     document: Mapping[str, object] | None = None
     transaction: tuple[object, object] | None = None
     target: str = ""
+    before: Mapping[str, object] | None = None
 
 
 def to_cluster_time(timestamp: Timestamp) -> int:
@@ -55,9 +57,7 @@ def read_event(raw: Mapping[str, object], barrier_collection: str) -> Event | No
     if kind is None or not isinstance(cluster_time, Timestamp):
         return None
     collection = _text(raw, "ns", "coll")
-    document = raw.get("fullDocument")
-    if not isinstance(document, Mapping):
-        document = None
+    document = _document(raw.get("fullDocument"))
     # A rename of it is one of whatever its target is.
     if collection == barrier_collection and kind != "rename":
         mark = document.get("mark") if document is not None else None
@@ -71,7 +71,12 @@ def read_event(raw: Mapping[str, object], barrier_collection: str) -> Event | No
         document,
         _transaction(raw),
         _text(raw, "to", "coll"),
+        _document(raw.get("fullDocumentBeforeChange")),
     )
+
+
+def _document(value: object) -> Mapping[str, object] | None:
+    return value if isinstance(value, Mapping) else None
 
 
 def _text(raw: Mapping[str, object], outer: str, inner: str) -> str:

@@ -14,7 +14,7 @@ from time import monotonic
 from changesource.stream.batches import Batch, BatchBuilder
 from changesource.stream.events import Event
 
-TableChanges = Iterable[tuple[str, list[bytes]]]
+TableChanges = Iterable[tuple[str, list[bytes] | None]]
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,11 @@ class Grouping:
         self._open.refill(refill, event.cluster_time)
         if self._over(self._open):
             yield from self._stream()
+
+    def let_go(self) -> Iterator[Batch]:
+        """Give the whole transactions that wait for company; what comes after them cannot be told."""
+        if self._closed:
+            yield self._flush()
 
     def nothing_more(self) -> Iterator[Batch]:
         """The server has nothing more at hand, so whatever is open has ended."""

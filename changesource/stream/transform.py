@@ -1,13 +1,15 @@
 """What one event does to the mapped tables, as frames.
 
-Rows have no history here: every change is an upsert or a delete by key, which zero-cache applies whatever it had.
-An update that fails the filter, or gives no valid row, therefore deletes.
+Most tables have rows without history: every change is an upsert or a delete by key, which zero-cache applies whatever
+it had, so an update that fails the filter, or gives no valid row, deletes. Where ``_id`` does not say what the rows
+are, a change is the difference between the rows of the document before it and after.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+from changesource.exceptions import TableStopped
 from changesource.mapping.compiled import CompiledMapping, MappedTable, Report, ignore_fault
 from changesource.stream.batches import BARRIER
 from changesource.stream.events import Event
@@ -16,13 +18,20 @@ from changesource.stream.events import Event
 class Transform:
     """Turns events into frames by one revision of the mappings."""
 
-    def __init__(self, mapping: CompiledMapping, report: Report = ignore_fault) -> None:
-        """``report`` is called for every document that gives no row, or one with a value nulled."""
+    def __init__(self, mapping: CompiledMapping, report: Report = ignore_fault, *, withholds: bool = False) -> None:
+        """``report`` is called for every document that gives no row, or one with a value nulled.
+
+        With ``withholds``, a table that stops at a document is withheld; else ``TableStopped`` is raised.
+        """
         self.mapping = mapping
         self._report = report
+        self._withholds = withholds
 
-    def changes(self, event: Event) -> Iterator[tuple[str, list[bytes]]]:
-        """Give, for each table that the event's collection feeds, its name and the frames (maybe none)."""
+    def changes(self, event: Event) -> Iterator[tuple[str, list[bytes] | None]]:
+        """Give, for each table that the event's collection feeds, its name and the frames (maybe none).
+
+        None stands for frames that are withheld.
+        """
         if event.kind == "barrier":
             yield BARRIER, []
         elif event.kind == "dropDatabase":
@@ -30,28 +39,48 @@ class Transform:
                 yield table.name, [table.frames.truncate]
         else:
             for table in self.mapping.by_collection.get(event.collection, ()):
-                yield table.name, self._frames(table, event)
+                yield table.name, self._withheld_or_frames(table, event)
             # A collection that was renamed into place: what it holds is read again (see ``refilled``).
             if event.kind == "rename":
                 for table in self.mapping.by_collection.get(event.target, ()):
                     yield table.name, [table.frames.truncate]
 
     def refilled(self, event: Event) -> list[str]:
-        """Return the tables whose collection got its documents without one event each."""
-        if event.kind != "rename":
+        """Return the tables that must be read again from their collection, since the event does not tell their rows."""
+        if event.kind == "rename":
+            return [table.name for table in self.mapping.by_collection.get(event.target, ())]
+        if not _lacks_history(event):
             return []
-        return [table.name for table in self.mapping.by_collection.get(event.target, ())]
+        return [table.name for table in self.mapping.by_collection.get(event.collection, ()) if table.has_history]
+
+    def _withheld_or_frames(self, table: MappedTable, event: Event) -> list[bytes] | None:
+        try:
+            return self._history_frames(table, event) if table.has_history else self._frames(table, event)
+        except TableStopped:
+            if not self._withholds:
+                raise
+            return None
 
     def _frames(self, table: MappedTable, event: Event) -> list[bytes]:
         match event.kind:
             case "insert" if event.document is not None:
-                frame = table.upsert(event.document, table.frames.insert, self._report)
-                return [] if frame is None else [frame]
+                return table.encoded(event.document, table.frames.insert, self._report)
             case "update" | "replace" if event.document is not None:
-                frame = table.upsert(event.document, table.frames.update, self._report)
-                return table.delete(event.document_id) if frame is None else [frame]
+                frames = table.encoded(event.document, table.frames.update, self._report)
+                return frames or table.delete(event.document_id)
             case "drop" | "rename":
                 return [table.frames.truncate]
             case _:
                 # A delete, or an update whose document is gone by now.
                 return table.delete(event.document_id)
+
+    def _history_frames(self, table: MappedTable, event: Event) -> list[bytes]:
+        if event.kind == "insert":
+            return [] if event.document is None else table.encoded(event.document, table.frames.insert, self._report)
+        if event.kind in ("drop", "rename") or event.before is None:
+            return [table.frames.truncate]
+        return table.changed(event.before, event.document, self._report)
+
+
+def _lacks_history(event: Event) -> bool:
+    return event.kind in ("update", "replace", "delete") and event.before is None

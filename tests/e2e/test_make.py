@@ -49,6 +49,8 @@ def test_the_sample_data_arrives(
             count = mongo["rooms"].count_documents({"type": kind})
             assert count > 0
             assert shown(f"{kind}: {count}"), said
+        members = sum(len(account["members"]) for account in mongo["accounts"].find())
+        assert shown(f"accountMember: {members}"), said
     finally:
         supervisor.stopping.set()
         thread.join(60)

@@ -48,7 +48,17 @@ VALUE = {
     "primaryKey": ["id"],
     "idType": "objectId",
 }
-ALL = {"tables": {**MAPPINGS["tables"], "value": VALUE}}
+SEAT = {
+    "collection": "seats",
+    "columns": {
+        "place": {"type": "string", "path": "place"},
+        "holder": {"type": "string", "path": "_id"},
+        "label": {"type": "string", "expression": {"$concat": ["$place", ": ", {"$toString": "$_id"}]}},
+    },
+    "primaryKey": ["place"],
+    "idType": "number",
+}
+ALL = {"tables": {**MAPPINGS["tables"], "value": VALUE, "seat": SEAT}}
 SCHEMA = zero_schema(
     {
         table: (
@@ -121,10 +131,11 @@ class Path:
     cache: ZeroCache
     client: ZeroClient
     values: Rows = field(default_factory=dict)
+    seats: Rows = field(default_factory=dict)
 
     def expected(self) -> dict[str, Rows]:
-        """What all tables must hold; ``value`` as the test says."""
-        return {**everything(self.database), "value": dict(self.values)}
+        """What all tables must hold; ``value`` and ``seat`` as the test says."""
+        return {**everything(self.database), "value": dict(self.values), "seat": dict(self.seats)}
 
     def arrives(self) -> dict[str, Rows]:
         """Wait until both ends hold what MongoDB does; return it."""
@@ -136,7 +147,8 @@ class Path:
 
 def shown(views: Views) -> dict[str, Rows]:
     """A client's views as rows by key."""
-    return {table: {(row["id"],): row for row in rows} for table, rows in views.items()}
+    keys = {table: body["primaryKey"] for table, body in ALL["tables"].items()}
+    return {table: {tuple(row[column] for column in keys[table]): row for row in rows} for table, rows in views.items()}
 
 
 @pytest.fixture
@@ -150,12 +162,13 @@ def path(
     """A whole way, with documents of every kind at its start, which have arrived."""
     fill(mongo, 50, others=20)
     mongo["values"].insert_one({"_id": FIRST, **DOCUMENT})
+    mongo["seats"].create_index("place", unique=True)
     place = deployment()
     place.configure(mappings=ALL)
     server = place.server()
     cache = zero_cache(server.stream_url, query_url=query_server(SCHEMA).url)
     cache.wait_ready()
-    client = zero_client(cache.url, SCHEMA, [*PIPELINES, "value"])
+    client = zero_client(cache.url, SCHEMA, [*PIPELINES, "value", "seat"])
     made = Path(mongo, cache, client, {(str(FIRST),): {"id": str(FIRST), **ROW}})
     client.wait_complete()
     made.arrives()
@@ -166,6 +179,8 @@ def test_what_happens_to_documents_is_seen_at_the_other_end(path: Path, mongodb:
     """Insert, update, replace, delete, leave and enter a filter, a transaction; and every type, live as copied."""
     each_kind_of_change(path)
     in_and_out_of_filters(path)
+    embedded_arrays(path)
+    keys_that_move(path, mongodb)
     every_type(path)
     a_transaction_over_two_collections(path, mongodb)
     assert path.cache.exits == []
@@ -202,6 +217,58 @@ def in_and_out_of_filters(path: Path) -> None:
         rooms.update_one({"_id": 1000}, change)
         rows = path.arrives()
         assert [name for name in ("chat", "channel") if (1000,) in rows[name]] == ([table] if table else [])
+
+
+def embedded_arrays(path: Path) -> None:
+    """Each element is a row: of what is written over and over, only what changed is sent."""
+    rooms = path.database["rooms"]
+    rooms.insert_one({"_id": 1001, "kind": "chat", "people": [{"name": "ann", "since": 1}, {"name": "bob"}]})
+    assert path.arrives()["resident"][1001, "bob"] == {"roomId": 1001, "name": "bob", "since": None}
+    for change in (
+        {"$push": {"people": {"name": "cid", "since": 2}}},
+        {"$set": {"people.0.since": 5}},
+        {"$pull": {"people": {"name": "bob"}}},
+        {"$push": {"people": {"name": "ann", "since": 9}}},
+        {"$pop": {"people": -1}},
+        {"$set": {"kind": "other"}},
+        {"$set": {"kind": "group"}},
+        {"$unset": {"people": 1}},
+    ):
+        rooms.update_one({"_id": 1001}, change)
+        path.arrives()
+    rooms.update_one({"_id": 1001}, {"$set": {"people": [{"name": "dan"}]}})
+    rooms.delete_one({"_id": 1001})
+    assert not [key for key in path.arrives()["resident"] if key[0] == 1001]
+
+
+def keys_that_move(path: Path, mongodb: MongoServer) -> None:
+    """A key of a unique index goes from one document to another, and two documents swap theirs."""
+    seats = path.database["seats"]
+
+    def sit(**places: str) -> None:
+        path.seats = {
+            (place,): {
+                "place": place,
+                "holder": holder.removeprefix("n"),
+                "label": f"{place}: {holder.removeprefix('n')}",
+            }
+            for holder, place in places.items()
+        }
+        path.arrives()
+
+    seats.insert_many([{"_id": 1, "place": "a"}, {"_id": 2, "place": "b"}])
+    sit(n1="a", n2="b")
+    with mongodb.client.start_session() as session, session.start_transaction():
+        for number, place in ((1, "nowhere"), (2, "a"), (1, "b")):
+            seats.update_one({"_id": number}, {"$set": {"place": place}}, session=session)
+    sit(n1="b", n2="a")
+    with mongodb.client.start_session() as session, session.start_transaction():
+        seats.delete_one({"_id": 1}, session=session)
+        seats.update_one({"_id": 2}, {"$set": {"place": "b"}}, session=session)
+    sit(n2="b")
+    seats.update_one({"_id": 2}, {"$set": {"place": "c"}})
+    seats.insert_one({"_id": 3, "place": "b"})
+    sit(n2="c", n3="b")
 
 
 def every_type(path: Path) -> None:

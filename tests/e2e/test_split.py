@@ -12,7 +12,7 @@ from tests.harness.app import MAPPINGS, Writers, fill
 from tests.harness.replicas import open_cursors, settle
 
 ITEMS = 2_000
-PEOPLE, PLACES = ["user", "note"], ["chat", "channel", "item"]
+PEOPLE, PLACES = ["user", "note"], ["chat", "channel", "resident", "item"]
 
 
 def test_two_zero_caches_on_two_servers_share_one_watcher(

@@ -64,6 +64,18 @@ MAPPINGS: dict[str, Any] = {
             "filter": {"kind": {"$in": ["channel", "group"]}, "archived": {"$ne": True}},
             "idType": "number",
         },
+        "resident": {
+            "collection": "rooms",
+            "columns": {
+                "roomId": {"type": "number", "path": "_id"},
+                "name": {"type": "string", "path": "people.name"},
+                "since": {"type": "number", "path": "people.since", "optional": True},
+            },
+            "primaryKey": ["roomId", "name"],
+            "filter": {"kind": {"$ne": "other"}},
+            "pipeline": [{"$unwind": "$people"}],
+            "idType": "number",
+        },
         "note": {
             "collection": "notes",
             "columns": {
@@ -74,9 +86,14 @@ MAPPINGS: dict[str, Any] = {
             "idType": "uuid",
         },
     },
-    "publications": {"people": ["user", "note"], "places": ["chat", "channel", "item"]},
+    "publications": {"people": ["user", "note"], "places": ["chat", "channel", "resident", "item"]},
 }
 
+# Without the table whose rows do not follow from `_id`: for where MongoDB keeps no images.
+WITHOUT_HISTORY: dict[str, Any] = {
+    "tables": {name: table for name, table in MAPPINGS["tables"].items() if name != "resident"},
+    "publications": {"people": ["user", "note"], "places": ["chat", "channel", "item"]},
+}
 MILLISECONDS = {"$cond": [{"$eq": [{"$type": "$joined"}, "date"]}, {"$toLong": "$joined"}, None]}
 PIPELINES: dict[str, tuple[str, list[Document]]] = {
     "item": (
@@ -105,9 +122,18 @@ PIPELINES: dict[str, tuple[str, list[Document]]] = {
             {"$project": {"_id": 0, "id": "$_id", "title": 1}},
         ],
     ),
+    "resident": (
+        "rooms",
+        [
+            {"$match": {"kind": {"$ne": "other"}}},
+            {"$unwind": "$people"},
+            {"$project": {"_id": 0, "roomId": "$_id", "name": "$people.name", "since": "$people.since"}},
+        ],
+    ),
     "note": ("notes", [{"$project": {"_id": 1, "body": 1}}]),
 }
 COLUMNS = {name: list(table["columns"]) for name, table in MAPPINGS["tables"].items()}
+KEYS = {name: list(table["primaryKey"]) for name, table in MAPPINGS["tables"].items()}
 
 
 def expected(database: Database[Document], table: str) -> Rows:
@@ -118,7 +144,8 @@ def expected(database: Database[Document], table: str) -> Rows:
         if table == "note":
             document["id"] = str(uuid.UUID(bytes=bytes(document.pop("_id"))))
         row = {column: document.get(column) for column in COLUMNS[table]}
-        rows[(row["id"],)] = row
+        # Of two rows of one document with the same key the first one stays.
+        rows.setdefault(tuple(row[column] for column in KEYS[table]), row)
     return rows
 
 
@@ -137,6 +164,11 @@ def item(number: int, chance: random.Random) -> Document:
     }
 
 
+def people(chance: random.Random) -> list[Document]:
+    """Return who lives in a room."""
+    return [{"name": name, "since": chance.randrange(5)} for name in chance.sample("abcdef", chance.randrange(4))]
+
+
 def fill(database: Database[Document], items: int, others: int = 200, seed: int = 1) -> None:
     """Insert ``items`` items and ``others`` documents of every other kind."""
     chance = random.Random(seed)
@@ -150,7 +182,15 @@ def fill(database: Database[Document], items: int, others: int = 200, seed: int 
         ]
     )
     database["rooms"].insert_many(
-        [{"_id": n, "kind": chance.choice(["chat", "channel", "group"]), "title": f"room {n}"} for n in range(others)]
+        [
+            {
+                "_id": n,
+                "kind": chance.choice(["chat", "channel", "group"]),
+                "title": f"room {n}",
+                "people": people(chance),
+            }
+            for n in range(others)
+        ]
     )
     database["notes"].insert_many(
         [{"_id": Binary.from_uuid(uuid.UUID(int=n)), "body": f"note {n}"} for n in range(others)]
@@ -262,7 +302,11 @@ class Writers:
                 self._count("delete", done.deleted_count)
             case 6:
                 kind = chance.choice(["chat", "channel", "group", "other"])
-                change = {"$set": {"kind": kind, "archived": chance.random() < 0.2, "title": f"t {name}"}}
+                change: Document = {"$set": {"kind": kind, "archived": chance.random() < 0.2, "title": f"t {name}"}}
+                if chance.random() < 0.5:
+                    change["$set"]["people"] = people(chance)
+                elif chance.random() < 0.5:
+                    change["$pull"] = {"people": {"name": chance.choice("abcdef")}}
                 database["rooms"].update_one({"_id": chance.randrange(300)}, change, upsert=True)
                 self._count("update")
             case _:

@@ -17,9 +17,12 @@ Document = dict[str, Any]
 
 
 def replica_rows(cache: ZeroCache, table: str) -> Rows:
-    """Return a table's rows by their ``id``; none while there is no such table."""
+    """Return a table's rows by their keys; none while there is no such table."""
     try:
-        return {(row["id"],): row for row in cache.rows(table)}
+        # The key is that of the unique index, which is called so.
+        index = "SELECT name FROM pragma_index_info(?) ORDER BY seqno"
+        key = [column["name"] for column in cache.replica.query(index, [f"{table}.key"])]
+        return {tuple(row[column] for column in key): row for row in cache.rows(table)}
     except sqlite3.OperationalError:
         return {}
 

@@ -19,12 +19,17 @@ from changesource.services.subscriber import Subscriber
 from changesource.services.watcher import Revision, Watcher
 from changesource.sources.mongodb.source import MongoSource
 from changesource.stream.grouping import Bounds
-from tests.harness.app import MAPPINGS, everything, last_write
+from tests.harness.app import MAPPINGS, WITHOUT_HISTORY, everything, last_write
 from tests.harness.link import Connection, Replica
 from tests.harness.waiting import until
 
 KEEPALIVE = 1.0
 BARRIERS = "_zerosource"
+
+
+def without_history(database: str) -> CompiledMapping:
+    """The application's mapping, without the table that needs pre-images."""
+    return CompiledMapping.compile(read_specification(WITHOUT_HISTORY), database)
 
 
 class Whole:
@@ -42,7 +47,7 @@ class Whole:
     ) -> None:
         """``options`` are those of ``MongoSource``; without a ``layer``, Channels' own in memory is used."""
         self.database = database
-        self.source = MongoSource(uri, database.name, BARRIERS, **options)
+        self.source = MongoSource(uri, database.name, BARRIERS, **{"post_images": "auto", **options})
         self.layer = layer or InMemoryChannelLayer(capacity=1000)
         self.mapping = mapping or CompiledMapping.compile(read_specification(MAPPINGS), database.name)
         self.limits = Limits(Bounds(rows=50, age=0.05), keepalive)

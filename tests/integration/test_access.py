@@ -14,6 +14,7 @@ from urllib.parse import quote, urlencode
 from urllib.request import urlopen
 
 import pytest
+from pymongo.database import Database
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
@@ -279,3 +280,22 @@ def ending() -> Any:
     yield later
     for process in started:
         process.kill()
+
+
+async def test_metrics_are_for_those_with_a_key(deployment: DeploymentFactory, mongo: Database[Any]) -> None:
+    """Documents that do not fit are counted, by table and effect."""
+    server = prepared(deployment, CHANGE_SOURCE_API_KEYS=ONE).server()
+    await asyncio.to_thread(server.wait_until, lambda: "watching" in server.log_text(), "watching", 20)
+    mongo["items"].insert_many([{"_id": "bad", "name": []}, {"_id": "half", "name": "n", "count": "many"}])
+    metrics = f"{server.url}/metrics"
+    for query, words in (("", "ZS122 There is no API key"), ("?apiKey=wrong", "ZS122 The API key is wrong")):
+        status, _, body = await asyncio.to_thread(status_of, metrics + query)
+        assert (status, body.startswith(words)) == (401, True), body
+    line = re.compile(r'^zerosource_row_errors_total\{effect="(\w+)",table="item"\} [1-9]', re.M)
+    found: set[str] = set()
+    async with asyncio.timeout(FRAME_SECONDS):
+        while found != {"left_out", "nulled"}:
+            status, _, body = await asyncio.to_thread(status_of, f"{metrics}?apiKey={ONE}")
+            assert status == 200
+            found = set(line.findall(body))
+    assert_silent(server.log_text(), ONE)

@@ -33,6 +33,7 @@ def form(columns: list[dict[str, Any]], **parts: Any) -> dict[str, Any]:
         "primary_key": '["id"]',
         "id_type": "",
         "error_policy": "coerce",
+        "large_integers": "reject",
         "enabled": "on",
         "description": "",
         "columns-TOTAL_FORMS": len(columns),
@@ -68,14 +69,36 @@ def test_a_table_is_saved_as_a_draft_and_published_by_the_button(admin_client: C
     assert [column.path for column in published.specification.tables[0].columns] == ["_id", "body.text"]
 
 
+def test_pipelines_and_expressions_are_saved(admin_client: Client) -> None:
+    whole = {"name": "size", "type": "number", "expression": '{"$size": {"$ifNull": ["$tags", []]}}'}
+    user = {"name": "userId", "type": "string", "path": "members.id"}
+    parts = {"pipeline": '[{"$unwind": "$members"}]', "primary_key": '["id", "userId"]', "error_policy": "stop"}
+    answer = admin_client.post(ADD, form([ID, user, whole], large_integers="round", **parts))
+    assert answer.status_code == 302, answer.content.decode()
+    table = TableMapping.objects.get()
+    page = admin_client.get(reverse("admin:changesource_tablemapping_change", args=(table.pk,))).content.decode()
+    assert "&quot;$ifNull&quot;" in page
+    assert ">null</textarea>" not in page.replace("\n", "")
+    admin_client.post(f"{LIST}publish/")
+    published = current()
+    assert published is not None
+    (spec,) = published.specification.tables
+    assert (spec.pipeline, spec.large_integers) == (({"$unwind": "$members"},), "round")
+    assert spec.columns[2].expression == {"$size": {"$ifNull": ["$tags", []]}}
+
+
 @pytest.mark.parametrize(
     ("columns", "parts", "field", "words"),
     [
-        ([ID], {"filter": '{"a": {"$regex": "x"}}'}, "filter", "$regex is not supported"),
+        ([ID], {"filter": '{"a": {"$near": "x"}}'}, "filter", "$near is not supported"),
         ([ID], {"filter": "{"}, "filter", "Enter a valid JSON"),
         ([ID], {"filter": "[]"}, "filter", "must be an object"),
-        ([ID], {"pipeline": '[{"$unwind": "$a"}]'}, "pipeline", "pipelines are not supported yet"),
-        ([ID], {"error_policy": "stop"}, "error_policy", "stop is not supported yet"),
+        ([ID], {"pipeline": '[{"$unwind": "$a"}, {"$group": {}}]'}, "pipeline", "the stage $group is not supported"),
+        ([ID], {"error_policy": "ignore"}, "error_policy", "ignore is not one of the available choices"),
+        ([ID, {**TEXT, "path": "", "expression": '{"$no": 1}'}], {}, "columns.1.expression", "$no is not supported"),
+        ([ID, {**TEXT, "expression": '{"$toLower": "$a"}'}], {}, "columns.1.expression", "is given beside a path"),
+        ([ID, {**TEXT, "path": ""}], {}, "columns.1.path", "the path is empty"),
+        ([ID, {**TEXT, "key_type": "string"}], {}, "columns.1.key_type", "only a column of the primary key"),
         ([ID], {"primary_key": '["other"]'}, "primary_key", "there is no column other"),
         ([ID], {"collection": "system.users"}, "collection", "system collections"),
         ([ID, {**TEXT, "path": "a..b"}], {}, "columns.1.path", "has an empty component"),

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import json
 import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -18,7 +18,8 @@ from channels.db import database_sync_to_async
 from changesource.conf import Settings, read_settings
 from changesource.exceptions import ConfigurationUnavailable, MappingError, SourceUnavailable
 from changesource.mapping.formats import read_specification
-from changesource.mapping.spec import IdType, Specification
+from changesource.mapping.questions import Answers, Questions
+from changesource.mapping.spec import Specification
 from changesource.models import ManagedContent, MappingRevision, Publication, TableMapping
 from changesource.services import config_files
 from changesource.services.configuration import acurrent, current, import_specification, load_managed, publish
@@ -26,6 +27,7 @@ from tests.conftest import MongoServer
 from tests.harness.runtimes import running
 
 pytestmark = pytest.mark.django_db
+Wanted = Mapping[str, Questions]
 
 
 def entry(collection: str = "messages", **parts: Any) -> dict[str, Any]:
@@ -117,7 +119,7 @@ def test_disabled_tables_are_not_served() -> None:
 
 def test_an_unsound_draft_is_not_published() -> None:
     import_specification(spec_of({"message": entry()}), "me")
-    TableMapping.objects.update(pipeline=[{"$match": {}}])
+    TableMapping.objects.update(pipeline=[{"$group": {}}])
     with pytest.raises(MappingError, match=r"tables\.message\.pipeline"):
         publish("me")
     assert MappingRevision.objects.count() == 1
@@ -129,33 +131,53 @@ def test_names_that_differ_by_case_only_are_refused() -> None:
 
 
 def test_the_type_of_id_is_found_when_published_and_stays_while_the_collection_is_empty() -> None:
-    asked: list[Collection[str]] = []
+    asked: list[set[str]] = []
 
-    def inspect(collections: Collection[str]) -> dict[str, IdType]:
-        asked.append(collections)
-        return dict.fromkeys(collections, "objectId")
+    def inspect(wanted: Wanted) -> dict[str, Answers]:
+        asked.append(set(wanted))
+        return dict.fromkeys(wanted, Answers("objectId"))
 
     spec = spec_of({"a": entry(), "b": entry(), "c": entry("users", idType="string")})
     import_specification(spec, "me", inspect=inspect)
     assert {table.name: table.id_type for table in served().tables} == {"a": "objectId", "b": "objectId", "c": "string"}
     assert asked == [{"messages", "users"}]
-    publish("me", inspect=lambda _: {"messages": ""})
+    publish("me", inspect=lambda _: {"messages": Answers()})
     assert served().tables[0].id_type == "objectId"
     assert MappingRevision.objects.count() == 1
     assert TableMapping.objects.get(name="a").id_type == ""
 
 
+def test_the_types_of_key_fields_are_found_when_published_and_stay() -> None:
+    columns = {"email": {"type": "string", "path": "mail"}, "id": {"type": "string", "path": "_id"}}
+    spec = spec_of({"a": entry(columns=columns, primaryKey=["email"], idType="string")})
+    asked: list[Wanted] = []
+
+    def inspect(wanted: Wanted) -> dict[str, Answers]:
+        asked.append(wanted)
+        return {"messages": Answers("", {"mail": "uuid"})}
+
+    import_specification(spec, "me", inspect=inspect)
+    assert asked == [{"messages": Questions({"a": ("mail",)}, frozenset({"mail"}), history=True)}]
+    assert [column.key_type for column in served().tables[0].columns] == ["uuid", ""]
+    publish("me", inspect=lambda _: {})
+    assert served().tables[0].columns[0].key_type == "uuid"
+    # Another field has another type.
+    columns["email"]["path"] = "other"
+    import_specification(spec_of({"a": entry(columns=columns, primaryKey=["email"])}), "me", inspect=lambda _: {})
+    assert served().tables[0].columns[0].key_type == ""
+
+
 def test_a_type_of_id_that_does_not_fit_is_refused() -> None:
     numbers = entry(columns={"id": {"type": "number", "path": "_id"}})
     with pytest.raises(MappingError, match="id_type"):
-        import_specification(spec_of({"a": numbers}), "me", inspect=lambda _: {"messages": "objectId"})
+        import_specification(spec_of({"a": numbers}), "me", inspect=lambda _: {"messages": Answers("objectId")})
     assert not TableMapping.objects.exists()
 
 
 def test_while_mongodb_is_away_only_what_needs_it_waits(caplog: pytest.LogCaptureFixture) -> None:
     """Where every type of ``_id`` is declared, what is imported is served all the same, with a warning."""
 
-    def away(collections: Collection[str]) -> dict[str, IdType]:
+    def away(wanted: Wanted) -> dict[str, Answers]:
         raise SourceUnavailable("nobody answers")
 
     with pytest.raises(SourceUnavailable):
@@ -170,7 +192,7 @@ def test_what_others_publish_meanwhile_is_not_undone(managed: Managed) -> None:
     """Publishing asks MongoDB and takes a while; an edit, a publishing or a reload that comes between is in it."""
     import_specification(spec_of({"a": entry("one"), "own": entry()}), "me")
 
-    def meanwhile(collections: Collection[str]) -> dict[str, IdType]:
+    def meanwhile(wanted: Wanted) -> dict[str, Answers]:
         if served().tables[0].collection == "one":
             TableMapping.objects.filter(name="a").update(collection="two")
             assert publish("another").number == 2
@@ -180,7 +202,7 @@ def test_what_others_publish_meanwhile_is_not_undone(managed: Managed) -> None:
     publish("me", inspect=meanwhile)
     assert [table.collection for table in served().tables] == ["two", "messages"]
 
-    def edited(collections: Collection[str]) -> dict[str, IdType]:
+    def edited(wanted: Wanted) -> dict[str, Answers]:
         if served().tables[0].collection == "two":
             TableMapping.objects.filter(name="a").update(collection="three")
             publish("another")
@@ -202,7 +224,7 @@ def test_others_who_never_stop_are_told_of() -> None:
     import_specification(spec_of({"a": entry("c0")}), "me")
     count = itertools.count(1)
 
-    def again(collections: Collection[str]) -> dict[str, IdType]:
+    def again(wanted: Wanted) -> dict[str, Answers]:
         TableMapping.objects.filter(name="a").update(collection=f"c{next(count)}")
         return {}
 
@@ -260,7 +282,7 @@ def test_a_content_seen_before_changes_nothing(managed: Managed) -> None:
     first = managed.load()
     before = database_content()
     managed.write({"tables": {"a": entry("one")}})  # the same in another form
-    assert managed.load(inspect=lambda _: {"messages": "string"}) == first
+    assert managed.load(inspect=lambda _: {"messages": Answers("string")}) == first
     assert database_content() == before
     managed.write({"a": entry("two")})
     second = managed.load()
@@ -277,7 +299,7 @@ def test_a_content_seen_before_changes_nothing(managed: Managed) -> None:
     [
         ('{"a": {"colour": 1}}', "tables.a.colour"),
         ('{"a": ', "mappings"),
-        (json.dumps({"a": entry(), "b": entry(filter={"x": {"$regex": "y"}})}), "tables.b.filter"),
+        (json.dumps({"a": entry(), "b": entry(filter={"x": {"$near": "y"}})}), "tables.b.filter"),
         (json.dumps({"tables": {"a": entry()}, "publications": {"p": ["x"]}}), "publications.p"),
         (json.dumps({"own": entry()}), "tables.own"),
         (json.dumps({"tables": {"a": entry()}, "publications": {"mine": ["a"]}}), "publications.mine"),

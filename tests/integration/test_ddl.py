@@ -96,7 +96,8 @@ def write_around(database: Database[Any], name: str) -> None:
     database["items"].insert_one({"_id": name, "name": name})
     database["items"].update_one({"_id": f"item-{ITEMS - 1}"}, {"$set": {"name": name}})
     database["items"].delete_one({"_id": "item-10"})
-    database["rooms"].update_one({"_id": 3}, {"$set": {"kind": "chat", "title": name}}, upsert=True)
+    people = [{"name": "a", "since": len(name)}, {"name": name}]
+    database["rooms"].update_one({"_id": 3}, {"$set": {"kind": "chat", "title": name, "people": people}}, upsert=True)
 
 
 def act_among_writes(act: Act, database: Database[Any]) -> None:

@@ -46,7 +46,7 @@ def mapping(mongo: Database[Any]) -> CompiledMapping:
 
 def stream(source: MongoSource, mapping: CompiledMapping, after: int) -> Any:
     """Return the batches after a position."""
-    return batches(source, Transform(mapping), mapping.by_collection, after, bounds=BOUNDS, idle_ms=200)
+    return batches(source, Transform(mapping), mapping.needs, after, bounds=BOUNDS, idle_ms=200)
 
 
 async def collect(source: MongoSource, mapping: CompiledMapping, after: int, until: int) -> list[Batch]:
@@ -93,7 +93,7 @@ async def test_the_end_of_a_group_is_proved_quickly(
 ) -> None:
     """From the event's arrival to the proof that it stands alone: under 5 ms at the median."""
     after = await source.barrier("test")
-    feed = await source.feed(mapping.by_collection, after)
+    feed = await source.feed(mapping.needs, after)
     costs: list[float] = []
     try:
         for number in range(60):

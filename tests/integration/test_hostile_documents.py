@@ -58,9 +58,7 @@ async def test_binaries_that_pretend_to_be_uuids(source: MongoSource, mongo: Dat
     mongo["items"].update_one({"_id": "odd"}, {"$set": {"count": 1}})
     ended = await source.barrier("test")
     frames: list[bytes] = []
-    stream = batches(
-        source, Transform(mapping, faults.append), mapping.by_collection, began, bounds=Bounds(), idle_ms=100
-    )
+    stream = batches(source, Transform(mapping, faults.append), mapping.needs, began, bounds=Bounds(), idle_ms=100)
     async with asyncio.timeout(30), aclosing(stream) as running:
         async for batch in running:
             frames += batch.frames if batch else ()
@@ -132,7 +130,7 @@ async def test_a_cursor_keeps_to_what_it_was_opened_with(source: MongoSource, mo
     mapping = CompiledMapping.compile(read_specification(MAPPINGS), mongo.name)
     mongo["items"].insert_one({"_id": "a", "name": "1"})
     began = await source.barrier("test")
-    feed = await source.feed(mapping.by_collection, began)
+    feed = await source.feed(mapping.needs, began)
     try:
         source.full_document = "updateLookup"
         mongo["items"].update_one({"_id": "a"}, {"$set": {"name": "2"}})

@@ -88,8 +88,8 @@ def test_a_dry_run_says_and_changes_nothing(tmp_path: Path) -> None:
     [
         ("{", "is not JSON"),
         (json.dumps({"good": table(), "bad": table(colour=1)}), "tables.bad.colour: is not a known key"),
-        (json.dumps({"good": table(), "bad": table(pipeline=[{"$unwind": "$x"}])}), "tables.bad.pipeline"),
-        (json.dumps({"good": table(), "bad": table(errorPolicy="stop")}), "stop is not supported yet"),
+        (json.dumps({"good": table(), "bad": table(pipeline=[{"$group": {}}])}), "tables.bad.pipeline"),
+        (json.dumps({"good": table(), "bad": table(errorPolicy="ignore")}), "tables.bad.errorPolicy"),
         (json.dumps({"taken": table()}), "tables.taken: a table of this name is managed"),
     ],
 )

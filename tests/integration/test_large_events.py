@@ -11,8 +11,11 @@ from typing import Any
 import pytest
 from pymongo.database import Database
 
+from changesource.mapping.compiled import CompiledMapping
+from changesource.mapping.formats import read_specification
 from changesource.sources.mongodb.feed import ChangeCursor
 from tests.conftest import MongoServer
+from tests.harness import app
 from tests.harness.app import fill
 from tests.harness.whole import Whole
 
@@ -26,10 +29,26 @@ def text(size: int, seed: int) -> str:
     return (block * (size // 1024 + 1))[:size]
 
 
+# A table that needs the items' pre-images: an event holds two of 12 MB then.
+TAG: dict[str, Any] = {
+    "collection": "items",
+    "columns": {"id": {"type": "string", "path": "_id"}, "at": {"type": "number", "path": "at"}},
+    "primaryKey": ["id", "at"],
+    "pipeline": [{"$unwind": {"path": "$tags", "includeArrayIndex": "at"}}],
+    "filter": {"name": {"$ne": "small"}},
+    "idType": "string",
+}
+
+
 @pytest.fixture
-async def whole(mongodb: MongoServer, mongo: Database[Any]) -> AsyncIterator[Whole]:
+async def whole(mongodb: MongoServer, mongo: Database[Any], monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Whole]:
     fill(mongo, 5, others=5)
-    made = Whole(mongodb.uri, mongo, snapshot_batch=3)
+    oracle = [{"$match": TAG["filter"]}, *TAG["pipeline"], {"$project": {"_id": 0, "id": "$_id", "at": 1}}]
+    monkeypatch.setitem(app.PIPELINES, "tag", ("items", oracle))
+    monkeypatch.setitem(app.COLUMNS, "tag", list(TAG["columns"]))
+    monkeypatch.setitem(app.KEYS, "tag", TAG["primaryKey"])
+    tables = read_specification({"tables": {**app.MAPPINGS["tables"], "tag": TAG}})
+    made = Whole(mongodb.uri, mongo, mapping=CompiledMapping.compile(tables, mongo.name), snapshot_batch=3)
     yield made
     await made.close()
 
@@ -65,6 +84,7 @@ async def test_documents_of_12_mb(
         items.insert_one({"_id": "new", "name": text(LARGE, 2)})
         items.update_one({"_id": "there"}, {"$set": {"name": text(LARGE, 3)}})
         items.update_one({"_id": "item-1"}, {"$set": {"name": "small"}})
+        items.update_one({"_id": "there"}, {"$set": {"tags": ["a", "b"]}})
         items.delete_one({"_id": "new"})
         items.insert_one({"_id": "last", "name": text(LARGE, 4)})
 

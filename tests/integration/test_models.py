@@ -48,10 +48,11 @@ def test_json_comes_back_as_it_went_in() -> None:
 @pytest.mark.parametrize(
     ("parts", "field", "words"),
     [
-        ({"pipeline": [{"$match": {}}]}, "pipeline", "pipelines are not supported yet"),
-        ({"error_policy": "stop"}, "error_policy", "stop is not supported yet"),
-        ({"primary_key": ["id", "other"]}, "primary_key", "exactly one column"),
-        ({"filter": {"a": {"$regex": "x"}}}, "filter", "$regex is not supported"),
+        ({"pipeline": [{"$group": {}}]}, "pipeline", "the stage $group is not supported"),
+        ({"error_policy": "ignore"}, "error_policy", "is not supported"),
+        ({"large_integers": "keep"}, "large_integers", "is not supported"),
+        ({"primary_key": ["id", "other"]}, "primary_key", "there is no column other"),
+        ({"filter": {"a": {"$near": "x"}}}, "filter", "$near is not supported"),
         ({"filter": []}, "filter", "must be an object"),
         ({"name": "1 2"}, "name", "a table's name"),
         ({"collection": "system.x"}, "collection", "system collections cannot be mapped"),

@@ -13,6 +13,7 @@ from pymongo import MongoClient
 from pymongo.database import Database
 
 from changesource.exceptions import PostImagesMissing
+from changesource.mapping.needs import EVERYTHING
 from changesource.sources.mongodb.source import MongoSource
 from changesource.sources.mongodb.survey import PostImages
 from changesource.stream.events import Event
@@ -20,7 +21,7 @@ from devtools.secantusdb import SecantusDB
 from tests.conftest import MongoServer
 from tests.harness.app import fill
 from tests.harness.failpoints import failing
-from tests.harness.whole import BARRIERS, Whole
+from tests.harness.whole import BARRIERS, Whole, without_history
 
 pytestmark = pytest.mark.django_db(transaction=True)
 SETTINGS: tuple[PostImages, ...] = ("auto", "required", "off")
@@ -37,7 +38,8 @@ class Wholes:
         self.made: list[Whole] = []
 
     def __call__(self, setting: PostImages) -> Whole:
-        self.made.append(Whole(self._uri, self._database, post_images=setting, keepalive=0.3))
+        mapping = without_history(self._database.name)
+        self.made.append(Whole(self._uri, self._database, mapping=mapping, post_images=setting, keepalive=0.3))
         return self.made[-1]
 
 
@@ -58,7 +60,7 @@ def imaged(database: Database[Any]) -> list[str]:
 
 async def events(source: MongoSource, after: int, until: int) -> Sequence[Event]:
     """Return what a feed gives up to a barrier."""
-    feed, found = await source.feed(MAPPED, after), []
+    feed, found = await source.feed(dict.fromkeys(MAPPED, EVERYTHING), after), []
     try:
         while not found or found[-1].cluster_time < until:
             found.extend(await feed.poll(200) or ())

@@ -19,12 +19,13 @@ from changesource.exceptions import (
     ShardedCluster,
     SourceRefused,
 )
-from changesource.sources.mongodb.inspect import id_types
+from changesource.mapping.questions import Questions
+from changesource.sources.mongodb.inspect import inspect
 from changesource.sources.mongodb.source import MongoSource
 from devtools.processes import ProcessError
 from devtools.secantusdb import SecantusDB
 from tests.conftest import DeploymentFactory, MongoServer
-from tests.harness.app import MAPPINGS, fill
+from tests.harness.app import MAPPINGS, WITHOUT_HISTORY, fill
 from tests.harness.deployment import Deployment
 from tests.harness.members import Member, running
 from tests.harness.whole import BARRIERS
@@ -57,6 +58,12 @@ def mappings(collection: str, id_type: str = "string") -> dict[str, Any]:
     return wider
 
 
+def looked_at(uri: str, database: str, *collections: str) -> dict[str, str]:
+    """The types of ``_id`` that publishing finds out."""
+    answers = inspect(uri, database, dict.fromkeys(collections, Questions()), "auto", switch=True)
+    return {name: answer.id_type for name, answer in answers.items()}
+
+
 def ends_with(place: Deployment, *words: str) -> str:
     """Start ``serve``; it must end by itself with an error of one line that has these words. Return the log."""
     server = place.server(wait=False)
@@ -82,10 +89,10 @@ async def test_the_source_refuses_it(source: MongoSource, mongo: Database[Any], 
 def test_publishing_refuses_it(mongodb: MongoServer, mongo: Database[Any], kind: str) -> None:
     fill(mongo, 5, others=5)
     mongo.create_collection("odd", **KINDS[kind])
-    found = id_types(mongodb.uri, mongo.name, ["items", "rooms", "missing"])
+    found = looked_at(mongodb.uri, mongo.name, "items", "rooms", "missing")
     assert found == {"items": "string", "rooms": "number", "missing": ""}
     with pytest.raises(CollectionRefused, match=f"odd is a {kind}"):
-        id_types(mongodb.uri, mongo.name, ["items", "odd"])
+        looked_at(mongodb.uri, mongo.name, "items", "odd")
 
 
 @pytest.mark.parametrize("id_type", ["", "string"], ids=["undeclared", "declared"])
@@ -180,7 +187,7 @@ async def test_a_server_that_will_not_do_is_refused_by_the_source_and_when_publi
         await source.prepare(["items"])
     await source.close()
     with pytest.raises(refusal):
-        await asyncio.to_thread(id_types, uri, "own", ["items"])
+        await asyncio.to_thread(looked_at, uri, "own", "items")
 
 
 def test_the_start_refuses_a_server_that_will_not_do(deployment: DeploymentFactory, other: tuple[str, str]) -> None:
@@ -213,7 +220,7 @@ async def test_a_user_who_may_not_write_is_told_what_to_grant(reader_uri: str) -
 
 def test_the_start_refuses_a_user_who_may_not_write(deployment: DeploymentFactory, reader_uri: str) -> None:
     place = deployment(MONGODB_URI=reader_uri, MONGODB_DATABASE="own", POST_IMAGES="off")
-    place.configure(mappings=MAPPINGS)
+    place.configure(mappings=WITHOUT_HISTORY)
     log = ends_with(place, "ZS311", "grantRolesToUser", "readWrite")
     assert "let-me-see" not in log
 

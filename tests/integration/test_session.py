@@ -89,7 +89,7 @@ class Place:
     async def batch(self, after: int) -> Batch:
         """Return all after ``after`` as one batch, as a watcher would make it."""
         stream = batches(
-            self.source, Transform(self.mapping), self.mapping.by_collection, after, bounds=Bounds(age=1e9), idle_ms=1
+            self.source, Transform(self.mapping), self.mapping.needs, after, bounds=Bounds(age=1e9), idle_ms=1
         )
         async with aclosing(stream):
             async for batch in stream:

@@ -12,9 +12,11 @@ import pytest
 from changesource import exceptions
 from changesource.conf import Settings, read_settings
 from changesource.exceptions import SettingError, ZerosourceError
-from changesource.mapping import filters, values
-from changesource.mapping.formats import combine, read_mappings, read_schema
+from changesource.mapping import filters, literals, values
+from changesource.mapping.expressions import operators
+from changesource.mapping.formats import combine, read_mappings, read_schema, read_specification
 from changesource.mapping.json_reading import parse
+from changesource.mapping.pipelines import STAGES
 from changesource.mapping.rows import compile_table
 from changesource.mapping.schema_formats import is_schema
 
@@ -118,12 +120,22 @@ def test_the_table_of_values_is_the_codes_own() -> None:
 
 def test_every_filter_operator_is_documented() -> None:
     text = (ROOT / "docs" / "filters.md").read_text()
-    operators = (*filters._LOGICAL, *filters._FIELD_OPERATORS, *filters._VALUES)
+    operators = (*filters.TOP_LEVEL, *filters.FIELD_OPERATORS, *literals.VALUES)
     assert [operator for operator in operators if f"`{operator}`" not in text] == []
     for block in json_blocks(ROOT / "docs" / "filters.md"):
         filter = parse(block, "filters.md")
         assert isinstance(filter, dict)
         filters.compile_filter(filter, "filter")
+
+
+def test_every_stage_and_expression_is_documented() -> None:
+    pages = {"pipelines.md": STAGES, "expressions.md": operators()}
+    for name, names in pages.items():
+        text = (ROOT / "docs" / name).read_text()
+        assert [one for one in names if f"`{one}`" not in text and f"`{one}`:" not in text] == [], name
+        for block in json_blocks(ROOT / "docs" / name):
+            for spec in read_specification(parse(block, name)).tables:
+                compile_table(spec)
 
 
 def test_the_readmes_json_is_read_and_served() -> None:

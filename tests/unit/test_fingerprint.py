@@ -29,6 +29,9 @@ DECISIVE = [
     {"pipeline": ({"$match": {"a": 1}},)},
     {"id_type": "objectId"},
     {"error_policy": "skip"},
+    {"large_integers": "round"},
+    {"columns": (COLUMNS[0], replace(COLUMNS[1], path="", expression={"$toLower": "$content"}))},
+    {"columns": (replace(COLUMNS[0], key_type="string"), COLUMNS[1])},
 ]
 INDIFFERENT = [{"description": "words"}, {"enabled": False}, {"columns": COLUMNS[::-1]}]
 

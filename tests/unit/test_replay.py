@@ -27,9 +27,7 @@ def messages(*ids: str) -> list[Write]:
 async def read(source: ScriptedSource, after: int, bounds: Bounds | None = None) -> list[Batch]:
     """Return the batches up to what is there now."""
     found: list[Batch] = []
-    stream = batches(
-        source, Transform(MAPPING), MAPPING.by_collection, after, bounds=bounds or Bounds(age=1e9), idle_ms=1
-    )
+    stream = batches(source, Transform(MAPPING), MAPPING.needs, after, bounds=bounds or Bounds(age=1e9), idle_ms=1)
     async with aclosing(stream):
         async for batch in stream:
             if batch is None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from changesource.exceptions import TableStopped
 from changesource.mapping.compiled import RowFault
+from changesource.mapping.spec import ColumnSpec, TableSpec
 from changesource.stream.batches import BARRIER
 from changesource.stream.events import Event, Kind
 from changesource.stream.transform import Transform
-from tests.harness.chat import compiled
+from tests.harness.chat import MESSAGE, compiled
 
 T = 7
 
@@ -23,6 +26,7 @@ def changes(event: Event, faults: list[RowFault] | None = None) -> dict[str, lis
     for table, frames in transform.changes(event):
         assert table not in found
         found[table] = []
+        assert frames is not None
         for frame in frames:
             change = json.loads(frame)[1]
             found[table].append((change["tag"], change.get("new", change.get("key"))))
@@ -113,3 +117,124 @@ def test_collections_that_are_not_mapped_say_nothing() -> None:
 def test_the_same_event_gives_the_same_frames_anywhere() -> None:
     event = Event("update", T, "messages", "m", DOCUMENT)
     assert list(Transform(compiled()).changes(event)) == list(Transform(compiled()).changes(event))
+
+
+# Tables whose rows follow from more than `_id`.
+
+MEMBER = TableSpec(
+    name="member",
+    collection="accounts",
+    columns=(ColumnSpec("accountId", "string", "_id"), ColumnSpec("userId", "string", "members.id"),
+             ColumnSpec("role", "json", "members.role", optional=True)),
+    primary_key=("accountId", "userId"),
+    pipeline=({"$unwind": "$members"},),
+    filter={"off": {"$ne": True}},
+)  # fmt: skip
+
+
+def account(*members: tuple[str, object], **more: object) -> dict[str, object]:
+    return {"_id": "a", "members": [{"id": one, "role": role} for one, role in members], **more}
+
+
+def member_changes(event: Event, spec: TableSpec = MEMBER) -> list[tuple[str, object]]:
+    """Return what the table gets, as (tag, [key values] or the role)."""
+    ((_, frames),) = Transform(compiled(spec)).changes(event)
+    assert frames is not None
+    found: list[tuple[str, object]] = []
+    for change in (json.loads(frame)[1] for frame in frames):
+        row = change.get("new")
+        found.append((change["tag"], [row["userId"], row["role"]] if row else change.get("key", {}).get("userId")))
+    return found
+
+
+HISTORIES = [
+    ("insert", None, account(("x", 1), ("y", 2)), [("insert", ["x", 1]), ("insert", ["y", 2])]),
+    ("update", account(("x", 1), ("y", 2)), account(("x", 1), ("y", 3)), [("update", ["y", 3])]),
+    ("update", account(("x", 1), ("y", 2)), account(("y", 2), ("x", 1)), []),
+    ("update", account(("x", 1)), account(("x", 1), ("y", 1)), [("update", ["y", 1])]),
+    ("update", account(("x", 1), ("y", 2)), account(("y", 2)), [("delete", "x")]),
+    ("update", account(("x", 1)), account(("y", 1)), [("delete", "x"), ("update", ["y", 1])]),
+    ("update", account(("x", 1)), account(("x", 1), off=True), [("delete", "x")]),
+    ("update", account(("x", 1), off=True), account(("x", 1)), [("update", ["x", 1])]),
+    # 1 and true are equal to Python alone.
+    ("update", account(("x", 1)), account(("x", True)), [("update", ["x", True])]),
+    ("update", account(("x", 1), ("x", 2)), account(("x", 1)), []),
+    ("update", account(("x", 1)), None, [("delete", "x")]),
+    ("replace", account(("x", 1)), account(("x", 2)), [("update", ["x", 2])]),
+    ("delete", account(("x", 1), ("y", 2)), None, [("delete", "x"), ("delete", "y")]),
+    ("delete", account(("x", 1), off=True), None, []),
+    ("drop", None, None, [("truncate", None)]),
+    ("rename", None, None, [("truncate", None)]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "before", "after", "expected"), HISTORIES)
+def test_a_change_of_rows_with_history_is_the_least_difference(
+    kind: Kind, before: dict[str, object] | None, after: dict[str, object] | None, expected: list[tuple[str, object]]
+) -> None:
+    assert member_changes(Event(kind, T, "accounts", "a", after, before=before)) == expected
+
+
+def test_one_element_of_200_is_one_update() -> None:
+    before = account(*((f"u{number}", number) for number in range(200)))
+    after = account(*((f"u{number}", 0 if number == 77 else number) for number in range(200)))
+    event = Event("update", T, "accounts", "a", after, before=before)
+    assert member_changes(event) == [("update", ["u77", 0])]
+
+
+@pytest.mark.parametrize("kind", ["update", "replace", "delete"])
+def test_where_it_is_not_known_what_was_before_the_table_is_read_again(kind: Kind) -> None:
+    """Never taken for a document without rows."""
+    transform = Transform(compiled(MEMBER, replace(MEMBER, name="plain", primary_key=("accountId",), pipeline=(),
+                                                   columns=(MEMBER.columns[0],))))  # fmt: skip
+    event = Event(kind, T, "accounts", "a", None if kind == "delete" else account(("x", 1)))
+    assert transform.refilled(event) == ["member"]
+    frames = dict(transform.changes(event))
+    assert [json.loads(frame)[1]["tag"] for frame in frames["member"] or ()] == ["truncate"]
+    assert [json.loads(frame)[1]["tag"] for frame in frames["plain"] or ()] == ["delete" if kind == "delete" else
+                                                                               "update"]  # fmt: skip
+    assert transform.refilled(replace(event, before=account())) == []
+
+
+def test_documents_that_swap_a_key_within_a_transaction_end_exact() -> None:
+    spec = replace(
+        MEMBER, primary_key=("userId",), pipeline=(), filter={},
+        columns=(ColumnSpec("userId", "string", "seat"), ColumnSpec("role", "json", "_id")),
+    )  # fmt: skip
+    rows: dict[object, object] = {"1": "a", "2": "b"}
+    for one, seat, now in (("a", "1", "tmp"), ("b", "2", "1"), ("a", "tmp", "2")):
+        event = Event("update", T, "accounts", one, {"_id": one, "seat": now}, before={"_id": one, "seat": seat})
+        for tag, value in member_changes(event, spec):
+            if tag == "delete":
+                rows.pop(value, None)
+            else:
+                assert isinstance(value, list)
+                rows[value[0]] = value[1]
+    assert rows == {"1": "b", "2": "a"}
+
+
+def test_a_table_that_stops_is_raised_or_withheld() -> None:
+    stops = replace(MESSAGE, error_policy="stop")
+    event = Event("update", T, "messages", "m", {"_id": "m", "body": 5.5, "stats": {"likes": "many"}})
+    with pytest.raises(TableStopped, match='Table message stopped at column likes of the document with _id "m": a val'):
+        dict(Transform(compiled(stops)).changes(event))
+    faults: list[RowFault] = []
+    found = dict(Transform(compiled(stops), faults.append, withholds=True).changes(event))
+    assert found == {"message": None}
+    assert [fault.column for fault in faults] == ["likes"]
+    # What it was before stopped it then, or never will.
+    gone = replace(event, kind="delete", document=None)
+    assert dict(Transform(compiled(stops)).changes(gone))["message"]
+
+
+def test_a_document_that_becomes_too_much_gives_no_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows repeat what stands beside an array, so a document of 16 MB could fill the memory."""
+    monkeypatch.setattr("changesource.mapping.compiled.MAX_DOCUMENT_BYTES", 10_000)
+    few, many = account(*((f"u{n}", n) for n in range(5))), account(*((f"u{n}", n) for n in range(500)))
+    faults: list[RowFault] = []
+    transform = Transform(compiled(MEMBER), faults.append)
+    ((_, frames),) = transform.changes(Event("update", T, "accounts", "a", many, before=few))
+    assert [json.loads(frame)[1]["tag"] for frame in frames or ()] == ["delete"] * 5
+    assert [fault.reason for fault in faults] == ["its rows have more than the 10000 bytes that are allowed"]
+    ((_, frames),) = transform.changes(Event("update", T, "accounts", "a", few, before=many))
+    assert [json.loads(frame)[1]["tag"] for frame in frames or ()] == ["update"] * 5

@@ -28,6 +28,7 @@ from changesource.exceptions import (
     SourceUnavailable,
     WatermarkInFuture,
 )
+from changesource.mapping.needs import Needs
 from changesource.sources.mongodb.decoding import read_document
 from changesource.sources.mongodb.errors import UNKNOWN_STAGE, translated
 from changesource.stream.events import Event, read_event, to_cluster_time, to_timestamp
@@ -41,6 +42,16 @@ RawEvent = Mapping[str, object]
 UPDATE_LOOKUP = "updateLookup"
 WHEN_AVAILABLE = "whenAvailable"
 LOOKUPS = 16
+EVENT_FIELDS = (
+    "operationType",
+    "clusterTime",
+    "ns",
+    "to",
+    "documentKey",
+    "lsid",
+    "txnNumber",
+    "splitEvent",  # MongoDB splits what this projection leaves; another server may split first
+)
 KEY_OPTIONS: CodecOptions[dict[str, object]] = CodecOptions(uuid_representation=UuidRepresentation.STANDARD)
 
 
@@ -73,13 +84,44 @@ def namespaces(collections: Collection[str]) -> dict[str, object]:
     return {"$match": {"$or": wanted}}
 
 
+def needed_parts(needs: Needs) -> dict[str, object]:
+    """Return the ``$project`` stage for what is needed of an event.
+
+    Which fields a document has is asked for all collections alike; pre-images only of those that need them, since
+    MongoDB may keep them of others too.
+    """
+    fields = fields_of(needs)
+    history = sorted(name for name, need in needs.items() if need.history)
+    shown: dict[str, object] = dict.fromkeys(EVENT_FIELDS, 1)
+    if fields is None:
+        shown["fullDocument"] = 1
+    else:
+        # A barrier's mark is read as well.
+        shown |= {f"fullDocument.{name}": 1 for name in sorted(fields | {"mark"})}
+    if history:
+        before = {"$cond": [{"$in": ["$ns.coll", history]}, "$fullDocumentBeforeChange", "$$REMOVE"]}
+        shown["fullDocumentBeforeChange"] = before
+    return {"$project": shown}
+
+
+def fields_of(needs: Needs) -> frozenset[str] | None:
+    """Return the top-level fields that the collections' documents are read for; None for all."""
+    found: frozenset[str] = frozenset()
+    for need in needs.values():
+        if need.fields is None:
+            return None
+        found |= need.fields
+    return found
+
+
 class ChangeCursor:
     """One change stream cursor on the server, in its own session."""
 
-    def __init__(self, source: MongoSource, collections: Collection[str], batch_size: int) -> None:
-        """``batch_size`` is the most events that one reply may hold."""
+    def __init__(self, source: MongoSource, needs: Needs, batch_size: int) -> None:
+        """``batch_size`` is the most events that one reply may hold. Barriers come as well."""
         self._source = source
-        self._match = namespaces(collections)
+        self._stages = [namespaces([*needs, source.barrier_collection]), needed_parts(needs)]
+        self._history = any(need.history for need in needs.values())
         self._batch_size = batch_size
         self._session: AsyncClientSession | None = None
         self._id = 0
@@ -89,8 +131,10 @@ class ChangeCursor:
     async def open(self, start: Mapping[str, object]) -> None:
         """Open it; ``start`` is ``startAtOperationTime`` or ``startAfter``, or empty for now."""
         self.full_document = self._source.full_document
-        stage = {"$changeStream": {"fullDocument": self.full_document, **start}}
-        pipeline = [stage, self._match]
+        options: dict[str, object] = {"fullDocument": self.full_document, **start}
+        if self._history:
+            options["fullDocumentBeforeChange"] = WHEN_AVAILABLE
+        pipeline = [{"$changeStream": options}, *self._stages]
         if await self._source.splits_large_events():
             pipeline.append({"$changeStreamSplitLargeEvent": {}})
         if self._session is None:
@@ -190,11 +234,12 @@ class MongoFeed:
     that nothing between is missing, whatever the server says of its oplog.
     """
 
-    def __init__(self, source: MongoSource, collections: Collection[str], after: int, batch_size: int) -> None:
+    def __init__(self, source: MongoSource, needs: Needs, after: int, batch_size: int) -> None:
         """See ``ChangeSource.feed``."""
         self._source = source
         self._after = after
-        self._cursor = ChangeCursor(source, collections, batch_size)
+        self._needs = needs
+        self._cursor = ChangeCursor(source, needs, batch_size)
         self._proved = False
         self._token: object = None
         self._fragments: dict[str, object] = {}
@@ -262,7 +307,7 @@ class MongoFeed:
         missing = [event for event in events if _lacks_document(event)]
         if not missing:
             return events
-        found = await self._source.lookup(missing)
+        found = await self._source.lookup(missing, self._needs)
         return [
             replace(event, document=found.get(id_key(event.collection, event.document_id)))
             if _lacks_document(event)

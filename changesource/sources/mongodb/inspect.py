@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pymongo import MongoClient
 from pymongo.collection import Collection as MongoCollection
+from pymongo.errors import PyMongoError
 
+from changesource.exceptions import KeyNotUnique, PostImagesMissing
+from changesource.mapping.questions import Answers, Questions
 from changesource.mapping.spec import IdType
+from changesource.sources.mongodb.decoding import read_documents
 from changesource.sources.mongodb.errors import translated
-from changesource.sources.mongodb.survey import check_collections, check_server
+from changesource.sources.mongodb.source import CODEC_OPTIONS
+from changesource.sources.mongodb.survey import (
+    PostImages,
+    check_collections,
+    check_server,
+    has_images,
+    images_off,
+    refusal,
+    switch_on,
+)
 
 ID_TYPES: dict[str, IdType] = {
     "objectId": "objectId",
@@ -25,19 +38,71 @@ ID_TYPES: dict[str, IdType] = {
 TIMEOUT_MS = 3000
 
 
-def id_types(uri: str, database: str, collections: Collection[str]) -> dict[str, IdType]:
-    """Return the one BSON type of each collection's ``_id``, "" where it is empty or has several.
+def inspect(
+    uri: str, database: str, wanted: Mapping[str, Questions], post_images: PostImages, *, switch: bool
+) -> dict[str, Answers]:
+    """Look at collections before their tables are served.
 
-    Raises ``SourceRefused`` of a kind for a MongoDB or a collection that cannot be watched, and ``SourceUnavailable``.
+    Of those that need it pre-images are switched on, with ``switch``. Raises ``SourceRefused`` of a kind for a MongoDB
+    or a collection that cannot be watched, or lacks an index; and ``SourceUnavailable``.
     """
     with (
         translated(),
         MongoClient[dict[str, Any]](uri, serverSelectionTimeoutMS=TIMEOUT_MS, appname="zerosource") as client,
     ):
         check_server(client.admin.command("hello"))
-        found = client[database].list_collections(filter={"name": {"$in": sorted(collections)}})
-        check_collections(found, collections)
-        return {name: _id_type(client[database][name]) for name in sorted(collections)}
+        names = sorted(wanted)
+        found = {c["name"]: c for c in client[database].list_collections(filter={"name": {"$in": names}})}
+        check_collections(found.values(), wanted)
+        answers = {}
+        for name, asked in sorted(wanted.items()):
+            collection = client[database][name]
+            _check_keys(collection, asked)
+            if asked.history and name in found and not has_images(found[name]):
+                _switch_images_on(collection, post_images, switch=switch)
+            types = {path: _field_type(collection, path) for path in sorted(asked.typed_fields)}
+            answers[name] = Answers(_id_type(collection), types)
+        return answers
+
+
+def _check_keys(collection: MongoCollection[dict[str, Any]], asked: Questions) -> None:
+    """Refuse a table whose key MongoDB does not keep unique."""
+    if not asked.unique_fields:
+        return
+    indexes = list(collection.list_indexes())
+    unique = [set(i["key"]) for i in indexes if i.get("unique") and "partialFilterExpression" not in i]
+    for table, fields in sorted(asked.unique_fields.items()):
+        if not any(index <= set(fields) for index in unique):
+            keys = ", ".join(f"'{path}': 1" for path in fields)
+            raise KeyNotUnique(
+                f"The key of table {table} shows {', '.join(fields)} of {collection.name}, which has no unique index "
+                "of these fields, or some of them.",
+                remedy=f"Create it: db.{collection.name}.createIndex({{{keys}}}, {{unique: true}}); or add a column "
+                "that shows _id to the key.",
+            )
+
+
+def _switch_images_on(collection: MongoCollection[dict[str, Any]], post_images: PostImages, *, switch: bool) -> None:
+    if post_images == "off":
+        raise images_off(collection.name)
+    if not switch:
+        return
+    try:
+        collection.database.command(switch_on(collection.name))
+    except PyMongoError as error:
+        reason = refusal(error, required=True)
+        if reason is not None:
+            raise PostImagesMissing(f"MongoDB keeps no pre-images of {collection.name}: {reason}") from error
+
+
+def _field_type(collection: MongoCollection[dict[str, Any]], path: str) -> IdType:
+    """Return the type of the first value that can be a key; the mapping takes that type alone then."""
+    pipeline: list[dict[str, Any]] = [
+        {"$match": {path: {"$type": list(ID_TYPES)}}},
+        {"$limit": 1},
+        {"$project": {"type": {"$type": f"${path}"}}},
+    ]
+    return next((ID_TYPES.get(document["type"], "") for document in collection.aggregate(pipeline)), "")
 
 
 def _id_type(collection: MongoCollection[dict[str, Any]]) -> IdType:
@@ -52,3 +117,24 @@ def _id_type(collection: MongoCollection[dict[str, Any]]) -> IdType:
         for document in collection.aggregate(pipeline):
             found.add(ID_TYPES.get(document["type"], ""))
     return found.pop() if len(found) == 1 else ""
+
+
+def sample(uri: str, database: str, collection: str, size: int) -> list[Mapping[str, object]]:
+    """Return up to ``size`` documents at random. Raises as ``inspect`` does."""
+    return _read(uri, database, collection, [{"$sample": {"size": size}}])
+
+
+def documents_by_id(
+    uri: str, database: str, collection: str, document_ids: Sequence[object]
+) -> list[Mapping[str, object]]:
+    """Return the documents with these ids, those that are there. Raises as ``inspect`` does."""
+    return _read(uri, database, collection, [{"$match": {"_id": {"$in": list(document_ids)}}}])
+
+
+def _read(uri: str, database: str, collection: str, pipeline: list[dict[str, Any]]) -> list[Mapping[str, object]]:
+    with (
+        translated(),
+        MongoClient[dict[str, Any]](uri, serverSelectionTimeoutMS=TIMEOUT_MS, appname="zerosource") as client,
+    ):
+        batches: Any = client[database][collection].aggregate_raw_batches(pipeline)
+        return [document for reply in batches for document in read_documents(reply, CODEC_OPTIONS)]

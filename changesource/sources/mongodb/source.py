@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Collection, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from time import monotonic
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -13,12 +13,15 @@ from bson.binary import UuidRepresentation
 from bson.codec_options import CodecOptions, DatetimeConversion
 from bson.raw_bson import DEFAULT_RAW_BSON_OPTIONS
 from pymongo import AsyncMongoClient
+from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.cursor import AsyncRawBatchCursor
+from pymongo.collation import Collation
 from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
 
 from changesource.backoff import Backoff
 from changesource.exceptions import SourceUnavailable
+from changesource.mapping.needs import EVERYTHING, CollectionNeeds, Needs
 from changesource.sources.base import Document
 from changesource.sources.mongodb.decoding import read_document, read_documents
 from changesource.sources.mongodb.errors import translated
@@ -41,6 +44,7 @@ CODEC_OPTIONS: CodecOptions[dict[str, Any]] = CodecOptions(
 # monitor, within connectTimeoutMS, which then interrupts the connections in use.
 CLIENT_DEFAULTS = {"serverSelectionTimeoutMS": 10_000, "connectTimeoutMS": 10_000}
 REPLACED = "\ufffd"  # what stands for bytes that are no UTF-8
+SIMPLE = Collation("simple")
 BARRIER_TIMEOUT = 30.0
 WRITE_TIMEOUT_MS = 20_000
 
@@ -82,6 +86,14 @@ def _after(batch: Sequence[Document], before: dict[str, object]) -> dict[str, ob
     return before
 
 
+def _both(after: Mapping[str, object], filter: Mapping[str, object]) -> Mapping[str, object]:
+    return {"$and": [filter, after]} if after and filter else after or filter
+
+
+def _projection(fields: frozenset[str] | None) -> dict[str, int] | None:
+    return None if fields is None else dict.fromkeys(sorted(fields), 1)
+
+
 class MongoSource:
     """A ``ChangeSource`` that reads one MongoDB database."""
 
@@ -113,7 +125,7 @@ class MongoSource:
 
     async def barrier(self, name: str) -> int:
         """See ``ChangeSource.barrier``. The stream is opened first, so that the event cannot be missed."""
-        cursor = ChangeCursor(self, [self.barrier_collection], batch_size=100)
+        cursor = ChangeCursor(self, {}, batch_size=100)
         try:
             await cursor.open({})
             mark = await self.mark(name)
@@ -137,9 +149,9 @@ class MongoSource:
             await collection.replace_one({"_id": name}, {"mark": mark}, upsert=True)
         return mark
 
-    async def feed(self, collections: Collection[str], after: int) -> MongoFeed:
+    async def feed(self, needs: Needs, after: int) -> MongoFeed:
         """See ``ChangeSource.feed``."""
-        feed = MongoFeed(self, [*collections, self.barrier_collection], after, self._feed_batch)
+        feed = MongoFeed(self, needs, after, self._feed_batch)
         try:
             await feed.open()
         except BaseException:
@@ -147,8 +159,13 @@ class MongoSource:
             raise
         return feed
 
-    async def documents(self, collection: str, not_before: int) -> AsyncGenerator[Sequence[Document], None]:
-        """See ``ChangeSource.documents``: sorted by ``_id``, read concern majority, whatever the URI says."""
+    async def documents(
+        self, collection: str, not_before: int, needs: CollectionNeeds = EVERYTHING
+    ) -> AsyncGenerator[Sequence[Document], None]:
+        """See ``ChangeSource.documents``: sorted by ``_id``, read concern majority, whatever the URI says.
+
+        Without the collection's collation, so that filters compare as the mapping does.
+        """
         source = self.database.get_collection(collection, read_concern=ReadConcern("majority"))
         after: dict[str, object] = {}
         backoff = Backoff()
@@ -158,7 +175,12 @@ class MongoSource:
                     session.advance_operation_time(to_timestamp(not_before))
                     # One reply at a time, which MongoDB bounds to 16 MB, whatever the batch size.
                     cursor = source.find_raw_batches(
-                        after, sort=[("_id", 1)], batch_size=self._snapshot_batch, session=session
+                        _both(after, needs.filter),
+                        _projection(needs.fields),
+                        sort=[("_id", 1)],
+                        batch_size=self._snapshot_batch,
+                        session=session,
+                        collation=SIMPLE,
                     )
                     async with cursor:
                         while batch := await to_its_end(_next(cursor)):
@@ -171,8 +193,10 @@ class MongoSource:
                 logger.warning("copying goes on after a fault", extra=extra)
                 await backoff.wait()
 
-    async def prepare(self, collections: Collection[str]) -> None:
+    async def prepare(self, collections: Collection[str], history: Collection[str] = ()) -> None:
         """Check server and collections, and have MongoDB keep post-images where the setting wishes it.
+
+        Of the collections of ``history`` it must keep pre-images, which come with them.
 
         Feeds that are opened from now on read what that gives. Raises ``SourceRefused`` of a kind, or
         ``SourceUnavailable``.
@@ -180,7 +204,7 @@ class MongoSource:
         with translated():
             hello = await self.client.admin.command("hello")
         check_server(hello)
-        images = await switch_images_on(self.database, collections, self._post_images, self._warned)
+        images = await switch_images_on(self.database, collections, history, self._post_images, self._warned)
         self.full_document = WHEN_AVAILABLE if images else UPDATE_LOOKUP
 
     async def splits_large_events(self) -> bool:
@@ -195,7 +219,7 @@ class MongoSource:
         """Ask again what the server can do: another member may have taken over."""
         self._splits = None
 
-    async def lookup(self, events: Sequence[Event]) -> dict[tuple[str, bytes], Document]:
+    async def lookup(self, events: Sequence[Event], needs: Needs) -> dict[tuple[str, bytes], Document]:
         """Return the documents of ``events`` as they are now or at any time after the last of them."""
         ids: dict[str, list[object]] = {}
         for event in events:
@@ -204,14 +228,27 @@ class MongoSource:
         async with self.client.start_session(causal_consistency=True) as session:
             session.advance_operation_time(to_timestamp(max(event.cluster_time for event in events)))
             for name, wanted in ids.items():
-                collection = self.database.get_collection(
-                    name, codec_options=DEFAULT_RAW_BSON_OPTIONS, read_concern=ReadConcern("majority")
-                )
-                with translated():
-                    raw: Any  # a RawBSONDocument, whatever the driver's annotations say
-                    async for raw in collection.find({"_id": {"$in": wanted}}, session=session):
-                        document = read_document(raw.raw, CODEC_OPTIONS)
-                        found[id_key(name, document["_id"])] = document
+                for document in await self._found(name, wanted, needs[name], session):
+                    found[id_key(name, document["_id"])] = document
+        return found
+
+    async def find(self, collection: str, document_ids: Sequence[object], needs: CollectionNeeds) -> Sequence[Document]:
+        """See ``ChangeSource.find``."""
+        async with self.client.start_session() as session:
+            return await self._found(collection, document_ids, needs, session)
+
+    async def _found(
+        self, name: str, document_ids: Sequence[object], needs: CollectionNeeds, session: AsyncClientSession
+    ) -> list[Document]:
+        collection = self.database.get_collection(
+            name, codec_options=DEFAULT_RAW_BSON_OPTIONS, read_concern=ReadConcern("majority")
+        )
+        wanted = {"_id": {"$in": list(document_ids)}}
+        found: list[Document] = []
+        with translated():
+            raw: Any  # a RawBSONDocument, whatever the driver's annotations say
+            async for raw in collection.find(wanted, _projection(needs.fields), session=session, collation=SIMPLE):
+                found.append(read_document(raw.raw, CODEC_OPTIONS))
         return found
 
     async def estimate(self, collection: str) -> int:

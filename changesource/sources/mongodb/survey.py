@@ -24,6 +24,7 @@ PostImages = Literal["auto", "required", "off"]
 OLDEST_WIRE_VERSION = 17  # MongoDB 6.0
 SPLITTING_WIRE_VERSION = 21  # MongoDB 7.0 has $changeStreamSplitLargeEvent
 NAMESPACE_NOT_FOUND = 26
+OR_AUTO = "Grant collMod on the database to the MongoDB user, or set POST_IMAGES=auto."
 
 
 def check_server(hello: Mapping[str, Any]) -> None:
@@ -58,9 +59,13 @@ def has_images(collection: Mapping[str, Any]) -> bool:
 
 
 async def switch_images_on(
-    database: AsyncDatabase[dict[str, Any]], wanted: Collection[str], post_images: PostImages, warned: set[str]
+    database: AsyncDatabase[dict[str, Any]],
+    wanted: Collection[str],
+    history: Collection[str],
+    post_images: PostImages,
+    warned: set[str],
 ) -> bool:
-    """See that MongoDB keeps post-images of the ``wanted`` collections, as the setting says.
+    """See that MongoDB keeps images of the ``wanted`` collections, as the setting says; of ``history`` in any case.
 
     Return True if all that exist have them. ``PostImagesMissing`` where they are required and cannot be had;
     ``CollectionRefused`` for a collection that cannot be watched. ``warned`` keeps what was said already.
@@ -69,27 +74,55 @@ async def switch_images_on(
         async with await database.list_collections() as cursor:
             found = await cursor.to_list()
     check_collections(found, wanted)
-    if post_images == "off":
-        return False
     complete = True
     for name in sorted(c["name"] for c in found if c["name"] in wanted and not has_images(c)):
-        try:
-            await database.command({"collMod": name, "changeStreamPreAndPostImages": {"enabled": True}})
-            logger.info("post-images switched on", extra={"collection": name})
-        except PyMongoError as error:
-            if isinstance(error, OperationFailure) and error.code == NAMESPACE_NOT_FOUND:
-                continue  # dropped meanwhile
-            found_out = translate(error)
-            # A write that fails for now (a full disk, writes that are blocked) is no reason not to watch.
-            if isinstance(error, ConnectionFailure) or (
-                post_images == "required" and isinstance(found_out, SourceUnavailable)
-            ):
-                raise found_out from error
+        required = post_images == "required" or name in history
+        if post_images == "off":
             complete = False
-            reason = found_out.message
-            if post_images == "required":
-                raise PostImagesMissing(f"MongoDB keeps no post-images of {name}: {reason}") from error
+            if required:
+                raise images_off(name)
+            continue
+        try:
+            await database.command(switch_on(name))
+            logger.info("pre- and post-images switched on", extra={"collection": name})
+        except PyMongoError as error:
+            reason = refusal(error, required=required)
+            if reason is None:
+                continue
+            complete = False
+            if required:
+                remedy = PostImagesMissing.remedy if name in history else OR_AUTO
+                message = f"MongoDB keeps no pre- and post-images of {name}: {reason}"
+                raise PostImagesMissing(message, remedy=remedy) from error
             if name not in warned:
                 warned.add(name)
                 logger.warning("no post-images", extra={"collection": name, "reason": reason})
-    return complete
+    return complete and post_images != "off"
+
+
+def switch_on(collection: str) -> dict[str, Any]:
+    """Return the command that has MongoDB keep images of a collection."""
+    return {"collMod": collection, "changeStreamPreAndPostImages": {"enabled": True}}
+
+
+def images_off(collection: str) -> PostImagesMissing:
+    """Return the error for a collection that needs images where POST_IMAGES forbids to switch them on."""
+    return PostImagesMissing(
+        f"A table of {collection} needs pre-images, which it does not keep, and POST_IMAGES is off.",
+        remedy=f"Set POST_IMAGES=auto, or run db.runCommand({{collMod: '{collection}', changeStreamPreAndPostImages: "
+        "{enabled: true}}).",
+    )
+
+
+def refusal(error: PyMongoError, *, required: bool) -> str | None:
+    """Return why images could not be switched on, None for a collection that was dropped meanwhile.
+
+    A write that fails for now (a full disk, writes that are blocked) is no reason not to watch, unless ``required``;
+    then, and where the connection failed, ``SourceUnavailable`` is raised.
+    """
+    if isinstance(error, OperationFailure) and error.code == NAMESPACE_NOT_FOUND:
+        return None
+    found = translate(error)
+    if isinstance(error, ConnectionFailure) or (required and isinstance(found, SourceUnavailable)):
+        raise found from error
+    return found.message

@@ -1,0 +1,121 @@
+"""A table's key: what tells its rows apart, and whether a document's ``_id`` alone says what they are.
+
+The key holds a column that shows ``_id``, or shows fields of a unique index; else two documents could give one key.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from changesource.exceptions import MappingError
+from changesource.mapping.expressions import Expression, compile_expression
+from changesource.mapping.keys import ID_TYPES, KEY_TYPES, Image, compile_key
+from changesource.mapping.provenance import Provenance
+from changesource.mapping.spec import ColumnSpec, IdType, Json, TableSpec
+
+_ID = ("_id",)
+# The types whose text $toString gives as exactly as the key does.
+_AS_TEXT: tuple[IdType, ...] = ("objectId", "string", "date")
+_AS_HEX: tuple[IdType, ...] = ("objectId",)
+
+
+@dataclass(frozen=True)
+class KeyColumn:
+    """One column of a key: its ``image`` of the document's ``_id``, or, with ``read``, of what that gives."""
+
+    name: str
+    image: Image
+    read: Expression | None = None
+
+
+@dataclass(frozen=True)
+class TableKey:
+    """The key's columns in their order.
+
+    ``unique_fields`` are the document's fields, as dotted paths, of which a unique index must hold none but; none
+    where ``_id`` tells the documents apart.
+    """
+
+    columns: tuple[KeyColumn, ...]
+    unique_fields: tuple[str, ...]
+
+    @property
+    def of_id_alone(self) -> bool:
+        """Whether ``_id`` says the whole key."""
+        return all(column.read is None for column in self.columns)
+
+
+def compile_table_key(spec: TableSpec, provenance: Provenance) -> TableKey:
+    """The key of a table whose columns read what a pipeline of this ``provenance`` gives.
+
+    ``MappingError`` where it does not tell documents apart.
+    """
+    place = f"tables.{spec.name}"
+    by_name = {column.name: column for column in spec.columns}
+    columns = [by_name[name] for name in spec.primary_key]
+    images = {column.name: _image_of_id(spec, column, provenance, place) for column in columns}
+    if any(image is not None for image in images.values()):
+        made = [_with_id(column, images[column.name], place) for column in columns]
+        return TableKey(tuple(made), ())
+    fields = _fields(columns, provenance, place)
+    return TableKey(tuple(_of_field(column, place) for column in columns), fields)
+
+
+def _image_of_id(spec: TableSpec, column: ColumnSpec, provenance: Provenance, place: str) -> Image | None:
+    """The column as an image of ``_id``; None where it shows something else."""
+    source, allowed, finish = _unwrapped(column.source)
+    if provenance.of_expression(source) != _ID:
+        return None
+    fitting = [kind for kind in KEY_TYPES[column.type] if kind in allowed]
+    if spec.id_type and spec.id_type not in fitting:
+        of = f"a {column.type} key column" if allowed == ID_TYPES else "this expression"
+        raise MappingError(f"{place}.id_type", f"_id of type {spec.id_type} does not fit {of}")
+    image = compile_key(spec.id_type, column.type, "_id", fitting)
+    return image if finish is None else lambda value: finish(image(value))
+
+
+def _unwrapped(source: Json) -> tuple[Json, Sequence[IdType], Callable[[object], str] | None]:
+    """What an expression that differs wherever its argument does shows, of which types, and what it makes of it."""
+    if isinstance(source, dict) and list(source) == ["$toString"]:
+        return source["$toString"], _AS_TEXT, None
+    if isinstance(source, dict) and list(source) == ["$hexToBase64Url"]:
+        inner = source["$hexToBase64Url"]
+        if isinstance(inner, dict) and list(inner) == ["$toString"]:
+            return inner["$toString"], _AS_HEX, _base64
+    return source, ID_TYPES, None
+
+
+def _base64(text: object) -> str:
+    return base64.urlsafe_b64encode(bytes.fromhex(str(text))).decode("ascii").rstrip("=")
+
+
+def _with_id(column: ColumnSpec, image: Image | None, place: str) -> KeyColumn:
+    if image is not None:
+        return KeyColumn(column.name, image)
+    # Another column shows _id, so only rows of one document can meet here, and those are told apart.
+    return _of_field(column, place)
+
+
+def _of_field(column: ColumnSpec, place: str) -> KeyColumn:
+    read = compile_expression(column.source, f"{place}.columns.{column.name}")
+    if column.key_type and column.key_type not in KEY_TYPES[column.type]:
+        at = f"{place}.columns.{column.name}.key_type"
+        raise MappingError(at, f"a {column.type} key column cannot hold {column.key_type}")
+    return KeyColumn(column.name, compile_key(column.key_type, column.type, "the field"), read)
+
+
+def _fields(columns: Sequence[ColumnSpec], provenance: Provenance, place: str) -> tuple[str, ...]:
+    """The document's own fields that the columns show."""
+    fields = []
+    for column in columns:
+        origin = provenance.of_expression(column.source)
+        if origin is None:
+            raise MappingError(
+                f"{place}.primary_key",
+                "two documents could have one key: it needs a column that shows _id, or columns that show, unchanged, "
+                f"fields of a unique index; {column.name} is computed",
+            )
+        fields.append(".".join(origin))
+    return tuple(fields)

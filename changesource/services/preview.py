@@ -1,0 +1,90 @@
+"""What a table makes of real documents, without a replica: for operators, before they publish."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from uuid import UUID
+
+from bson import json_util
+from bson.binary import Binary
+from bson.errors import BSONError, InvalidId
+from bson.objectid import ObjectId
+
+from changesource.conf import Settings
+from changesource.exceptions import MappingError, TableStopped
+from changesource.mapping.compiled import SHOWN, MappedTable, RowFault
+from changesource.mapping.rows import JsonRow
+from changesource.mapping.spec import TableSpec
+from changesource.services.runtime import mongodb_uri
+from changesource.sources.mongodb.inspect import documents_by_id, sample
+from changesource.store.mappings import read_draft
+
+Document = Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class Preview:
+    """One document, the rows that it becomes, the frames that insert them, and what did not fit."""
+
+    document: Document
+    rows: tuple[JsonRow, ...]
+    frames: tuple[str, ...]
+    faults: tuple[RowFault, ...]
+
+    @property
+    def shown_document(self) -> str:
+        """The document in extended JSON."""
+        return json_util.dumps(self.document, json_options=SHOWN)
+
+
+def preview_table(chosen: Settings, name: str, *, document_id: str = "", size: int = 3) -> list[Preview]:
+    """Show what the table ``name`` makes, as it is edited now, of the document with an id, or of ``size`` at random.
+
+    Raises ``MappingError`` where there is no such table or it is wrong, and as ``mongodb.inspect`` does.
+    """
+    spec = next((table for table in read_draft().tables if table.name == name), None)
+    if spec is None:
+        raise MappingError(f"tables.{name}", "there is no such table")
+    uri = mongodb_uri(chosen)
+    if document_id:
+        found = documents_by_id(uri, chosen.mongodb_database, spec.collection, ids_of(document_id))
+    else:
+        found = sample(uri, chosen.mongodb_database, spec.collection, size)
+    return list(previews(spec, chosen.mongodb_database, found))
+
+
+def previews(spec: TableSpec, database: str, documents: Iterable[Document]) -> Iterator[Preview]:
+    """Give what ``spec`` makes of each document; ``MappingError`` where it is wrong."""
+    table = MappedTable(spec, database)
+    for document in documents:
+        rows: list[JsonRow] = []
+        faults: list[RowFault] = []
+
+        def encode(row: JsonRow, rows: list[JsonRow] = rows) -> bytes:
+            rows.append(row)
+            return table.frames.insert(row)
+
+        try:
+            frames = table.encoded(document, encode, faults.append)
+        except TableStopped:
+            rows, frames = [], []
+        yield Preview(document, tuple(rows), tuple(frame.decode() for frame in frames), tuple(faults))
+
+
+def ids_of(text: str) -> list[object]:
+    """The values of ``_id`` that ``text`` may mean: extended JSON, an ObjectId, a UUID, or the text itself."""
+    found: list[object] = [text]
+    try:
+        found.append(json_util.loads(text))
+    except (ValueError, TypeError, BSONError, KeyError):
+        pass  # no JSON, so one of the others
+    try:
+        found.append(ObjectId(text))
+    except InvalidId:
+        pass
+    try:
+        found.append(Binary.from_uuid(UUID(text)))
+    except ValueError:
+        pass
+    return found
