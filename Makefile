@@ -44,8 +44,11 @@ lint: install
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Two files at a time, those that take longest first.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
 test: services lint
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-all: services lint
-	$(BIN)/python -m pytest
+	$(PYTEST)

@@ -15,10 +15,9 @@ from changesource.mapping.comparison import milliseconds
 from changesource.mapping.expressions.moments import moment
 from changesource.mapping.expressions.nodes import Builder, EvaluationError, binary, in_turn, is_null, unary
 from changesource.mapping.expressions.numbers import (
-    DECIMAL,
     DECIMAL128,
-    DOUBLE,
     EXACT,
+    INT,
     Number,
     decimal128,
     fits_long,
@@ -27,7 +26,6 @@ from changesource.mapping.expressions.numbers import (
     kind,
     number,
     to_decimal,
-    to_float,
     widest,
 )
 from changesource.mapping.literals import INT64
@@ -48,22 +46,23 @@ def _add(values: Iterator[object]) -> object:
             total = _sum_of_two(total, number(value, "$add"))
         else:
             date += _milliseconds(number(value, "$add"))
-    return total if date is None else moment(date)
+    return _settled(total) if date is None else moment(date)
+
+
+def _settled(result: Number) -> Number:
+    """A result whose steps may have gone beyond an int's range without making it a long."""
+    return integer(result, kind(result)) if isinstance(result, int) else result
 
 
 def _sum_of_two(left: Number, right: Number) -> Number:
-    wide = widest((left, right))
-    if wide == DECIMAL:
+    if isinstance(left, Decimal128) or isinstance(right, Decimal128):
         return decimal128(DECIMAL128.add(to_decimal(left), to_decimal(right)))
-    if wide == DOUBLE:
-        return to_float(left) + to_float(right)
-    exact = _int(left) + _int(right)
-    return integer(exact, wide) if fits_long(exact) else to_float(left) + to_float(right)
-
-
-def _int(value: Number) -> int:
-    """The value of an int or a long."""
-    return int(value) if isinstance(value, int) else 0
+    if isinstance(left, float) or isinstance(right, float):
+        return float(left) + float(right)
+    exact = int(left) + int(right)
+    if not fits_long(exact):
+        return float(left) + float(right)
+    return exact if widest((left, right)) == INT else Int64(exact)
 
 
 def _milliseconds(value: Number) -> int:
@@ -87,13 +86,12 @@ def _subtract(left: object, right: object) -> object:
             raise EvaluationError("the dates are too far apart for $subtract")
         return Int64(apart)
     one, other = number(left, "$subtract"), number(right, "$subtract")
-    wide = widest((one, other))
-    if wide == DECIMAL:
+    if isinstance(one, Decimal128) or isinstance(other, Decimal128):
         return decimal128(DECIMAL128.subtract(to_decimal(one), to_decimal(other)))
-    exact = _int(one) - _int(other)
-    if wide == DOUBLE or not fits_long(exact):
-        return to_float(one) - to_float(other)
-    return integer(exact, wide)
+    if isinstance(one, float) or isinstance(other, float):
+        return float(one) - float(other)
+    exact = int(one) - int(other)
+    return integer(exact, widest((one, other))) if fits_long(exact) else float(one) - float(other)
 
 
 def _multiply(values: Iterator[object]) -> object:
@@ -103,15 +101,18 @@ def _multiply(values: Iterator[object]) -> object:
         if is_null(value):
             return None
         factor = number(value, "$multiply")
-        wide = widest((product, factor))
-        if wide == DECIMAL:
+        if isinstance(product, Decimal128) or isinstance(factor, Decimal128):
             product = decimal128(DECIMAL128.multiply(to_decimal(product), to_decimal(factor)))
             continue
         # Beyond 64 bits the product goes on as the double that was computed all along.
-        as_double *= to_float(factor)
-        exact = _int(product) * _int(factor)
-        product = as_double if wide == DOUBLE or not fits_long(exact) else integer(exact, wide)
-    return product
+        as_double *= float(factor)
+        if isinstance(product, float) or isinstance(factor, float):
+            product = as_double
+        else:
+            exact = int(product) * int(factor)
+            wide = widest((product, factor))
+            product = as_double if not fits_long(exact) else exact if wide == INT else Int64(exact)
+    return _settled(product)
 
 
 def _divide(left: object, right: object) -> object:
@@ -120,9 +121,9 @@ def _divide(left: object, right: object) -> object:
     one, other = number(left, "$divide"), number(right, "$divide")
     if is_zero(other):
         raise EvaluationError("$divide by zero")
-    if widest((one, other)) == DECIMAL:
+    if isinstance(one, Decimal128) or isinstance(other, Decimal128):
         return decimal128(DECIMAL128.divide(to_decimal(one), to_decimal(other)))
-    return to_float(one) / to_float(other)
+    return float(one) / float(other)
 
 
 def _mod(left: object, right: object) -> object:
@@ -132,14 +133,12 @@ def _mod(left: object, right: object) -> object:
     one, other = number(left, "$mod"), number(right, "$mod")
     if is_zero(other):
         raise EvaluationError("$mod by zero")
-    wide = widest((one, other))
-    if wide == DECIMAL:
+    if isinstance(one, Decimal128) or isinstance(other, Decimal128):
         return decimal128(EXACT.remainder(to_decimal(one), to_decimal(other)))
-    if wide == DOUBLE:
-        dividend = to_float(one)
-        return math.nan if math.isinf(dividend) else math.fmod(dividend, to_float(other))
-    remainder = abs(_int(one)) % abs(_int(other))
-    return integer(-remainder if _int(one) < 0 else remainder, wide)
+    if isinstance(one, float) or isinstance(other, float):
+        return math.nan if math.isinf(one) else math.fmod(one, other)
+    remainder = abs(int(one)) % abs(int(other))
+    return integer(-remainder if one < 0 else remainder, widest((one, other)))
 
 
 def _abs(value: object) -> object:

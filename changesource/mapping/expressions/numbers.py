@@ -59,11 +59,6 @@ def integer(value: int, least: int = INT) -> int:
     return int(value) if least == INT and -INT32 <= value < INT32 else Int64(value)
 
 
-def to_float(value: Number) -> float:
-    """A number as a double."""
-    return float(value.to_decimal()) if isinstance(value, Decimal128) else float(value)
-
-
 def to_decimal(value: Number) -> Decimal:
     """A number as a decimal; doubles by their first 15 digits, as MongoDB converts them."""
     if isinstance(value, Decimal128):
