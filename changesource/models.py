@@ -195,7 +195,7 @@ class ColumnMapping(models.Model):
     )
     key_type = models.CharField(
         "type of key",
-        choices=TableMapping.IdKind.choices,
+        choices=[("", "as found"), *TableMapping.IdKind.choices[1:]],
         default=TableMapping.IdKind.UNKNOWN,
         blank=True,
         help_text="For a column of the key that shows a field of a unique index: the field's BSON type. Documents with "

@@ -40,6 +40,11 @@ else:
 SHORT_BOXES: dict[type[models.Field[Any, Any]], dict[str, Any]] = {
     kind: {"widget": forms.Textarea(attrs={"rows": 2, "cols": 90})} for kind in (OrderedJSONField, models.TextField)
 }
+# A row of columns must fit the screen.
+NARROW_BOXES: dict[type[models.Field[Any, Any]], dict[str, Any]] = {
+    OrderedJSONField: {"widget": forms.Textarea(attrs={"rows": 1, "cols": 30})},
+    models.CharField: {"widget": forms.TextInput(attrs={"size": 18})},
+}
 
 
 def is_managed(obj: TableMapping | Publication | None) -> bool:
@@ -101,6 +106,8 @@ class ColumnMappingInline(ColumnTabularInline):
 
     model = ColumnMapping
     formset = ColumnMappingFormSet
+    formfield_overrides = NARROW_BOXES
+    fields = ("name", "type", "path", "expression", "optional", "key_type", "position")
     extra = 1
 
 
