@@ -20,7 +20,7 @@ from changesource.store import row_errors
 
 logger = logging.getLogger(__name__)
 INTERVAL = 1.0
-MAX_FAULTS = 200
+MAX_FAULTS = 2000
 # What hangs holds up nobody for longer.
 DATABASE_SECONDS = 2.0
 P = ParamSpec("P")
@@ -50,7 +50,7 @@ async def read(action: Callable[P, T], otherwise: T, *args: P.args, **kwargs: P.
 
 
 class FaultLog:
-    """Collects row faults and writes them once a second; beyond 200 different ones a second they are counted."""
+    """Collects row faults and writes them once a second; beyond 2,000 different ones a second they are counted."""
 
     def __init__(self) -> None:
         """Start empty."""

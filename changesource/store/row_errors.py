@@ -22,15 +22,40 @@ def record(faults: Mapping[RowFault, int]) -> None:
 
 
 def _record(faults: Mapping[RowFault, int], now: datetime) -> None:
+    known = _known(faults)
+    fresh: dict[tuple[str, str, str], RowError] = {}
     for fault, count in faults.items():
-        row, made = RowError.objects.get_or_create(
-            table=fault.table,
-            document_id=fault.document_id,
-            column=fault.column,
-            defaults={"reason": fault.reason, "count": count},
-        )
-        if not made:
-            RowError.objects.filter(pk=row.pk).update(count=F("count") + count, reason=fault.reason, last_seen=now)
+        place = (fault.table, fault.document_id, fault.column)
+        pk = known.get(place)
+        if pk is not None:
+            RowError.objects.filter(pk=pk).update(count=F("count") + count, reason=fault.reason, last_seen=now)
+        elif place in fresh:
+            fresh[place].count += count
+            fresh[place].reason = fault.reason
+        else:
+            fresh[place] = RowError(
+                table=fault.table,
+                document_id=fault.document_id,
+                column=fault.column,
+                reason=fault.reason,
+                count=count,
+                first_seen=now,
+                last_seen=now,
+            )
+    # Another process may have listed one just now, which is then counted with the next.
+    RowError.objects.bulk_create(fresh.values(), ignore_conflicts=True)
+
+
+def _known(faults: Mapping[RowFault, int]) -> dict[tuple[str, str, str], int]:
+    """The primary keys of what is listed already, by table, document and column."""
+    ids: dict[str, set[str]] = {}
+    for fault in faults:
+        ids.setdefault(fault.table, set()).add(fault.document_id)
+    rows = (
+        RowError.objects.filter(table=table, document_id__in=wanted).values_list("table", "document_id", "column", "pk")
+        for table, wanted in ids.items()
+    )
+    return {(table, document_id, column): pk for found in rows for table, document_id, column, pk in found}
 
 
 class Listed(NamedTuple):
