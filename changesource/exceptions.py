@@ -7,6 +7,8 @@ operator can do.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 
 class ZerosourceError(Exception):
     """Something went wrong in zerosource."""
@@ -219,6 +221,13 @@ class ShardedCluster(SourceRefused):
     remedy = "Point MONGODB_URI at a replica set."
 
 
+class StoppedAt(NamedTuple):
+    """The document at which a table stopped."""
+
+    collection: str
+    document_id: object
+
+
 class TableStopped(ZerosourceError):
     """A document does not fit a table whose error policy is to stop."""
 
@@ -229,10 +238,12 @@ class TableStopped(ZerosourceError):
         "replicas sync anew."
     )
 
-    def __init__(self, table: str, document_id: str, column: str, reason: str) -> None:
-        """Takes the words of the ``RowFault``."""
-        where = f"column {column} of the document" if column else "the document"
-        super().__init__(f"Table {table} stopped at {where} with _id {document_id}: {reason}.")
+    def __init__(self, table: str, document_id: str, column: str, reason: str, where: StoppedAt) -> None:
+        """Takes the words of the ``RowFault``, and ``where`` the document is found."""
+        place = f"column {column} of the document" if column else "the document"
+        super().__init__(f"Table {table} stopped at {place} with _id {document_id}: {reason}.")
+        self.shown_id = document_id
+        self.where = where
 
 
 class KeyNotUnique(SourceRefused):

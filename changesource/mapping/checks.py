@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 
 from changesource.exceptions import MappingError
+from changesource.mapping.json_reading import check_values
 from changesource.mapping.keys import ID_TYPES, KEY_TYPES
 from changesource.mapping.paths import split_path
 from changesource.mapping.spec import ColumnSpec, TableSpec
@@ -27,6 +28,8 @@ def check_table(spec: TableSpec) -> None:
     _check_collection(spec.collection, f"{place}.collection")
     _check_choice(spec.error_policy, _ERROR_POLICIES, f"{place}.error_policy")
     _check_choice(spec.large_integers, _LARGE_INTEGERS, f"{place}.large_integers")
+    check_values(f"{place}.filter", spec.filter)
+    check_values(f"{place}.pipeline", list(spec.pipeline))
     _check_columns(spec.columns, f"{place}.columns")
     _check_key(spec, place)
 
@@ -71,6 +74,8 @@ def _check_columns(columns: tuple[ColumnSpec, ...], place: str) -> None:
             split_path(column.path, f"{own}.path")
         elif column.path:
             raise MappingError(f"{own}.expression", "is given beside a path; only one of the two may be")
+        else:
+            check_values(f"{own}.expression", column.expression)
 
 
 def _check_key(spec: TableSpec, place: str) -> None:

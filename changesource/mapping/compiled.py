@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from bson import json_util
 from bson.binary import UuidRepresentation
 
-from changesource.exceptions import RowRejected, TableStopped, UnknownPublication
+from changesource.exceptions import RowRejected, StoppedAt, TableStopped, UnknownPublication
 from changesource.mapping.documents import Salvaged
 from changesource.mapping.fingerprint import replica_fingerprint, table_fingerprint
-from changesource.mapping.needs import Needs, needs_of
+from changesource.mapping.needs import Needs, fields_of, needs_of
 from changesource.mapping.paths import Document
 from changesource.mapping.rows import CompiledTable, JsonRow, Problem, compile_table
 from changesource.mapping.spec import Json, Specification, TableSpec
-from changesource.protocol.messages import TableFrames
+from changesource.protocol.messages import TableFrames, dumps
 from changesource.protocol.tables import mapped_table
 
 # A frame may have 64 MiB; a row beyond half of it is left out, as is one that does not fit its columns.
 MAX_ROW_BYTES = 32 * 1024 * 1024
 # What one document may become in all: where an array is unwound, each row may repeat what is beside it.
-MAX_DOCUMENT_BYTES = 128 * 1024 * 1024
+MAX_DOCUMENT_BYTES = 64 * 1024 * 1024
 
 
 MAX_ID_LENGTH = 500
@@ -43,7 +44,16 @@ class RowFault:
 
 
 Report = Callable[[RowFault], None]
-Encode = Callable[[JsonRow], bytes]
+
+
+class Encoder(NamedTuple):
+    """Makes bytes of a row; ``overhead`` is how many more they are than the row as JSON, whatever the row.
+
+    So a row has one size, however it is sent.
+    """
+
+    encode: Callable[[JsonRow], bytes]
+    overhead: int
 
 
 def ignore_fault(fault: RowFault) -> None:
@@ -74,20 +84,25 @@ class MappedTable:
         )
         self.frames = TableFrames(self.table)
         self.columns = self.compiled.column_names[len(self.compiled.key_columns) :]
+        self.inserts = Encoder(self.frames.insert, len(self.frames.insert({})) - len("{}"))
+        self.updates = Encoder(self.frames.update, len(self.frames.update({})) - len("{}"))
+        names = self.compiled.column_names
+        self.values = Encoder(_values, -sum(len(dumps(name)) + len(":") for name in names))
+        self._fields = fields_of(spec)
 
-    def encoded(self, document: Document, encode: Encode, report: Report) -> list[bytes]:
-        """The document's rows by ``encode``, those that fit; ``report`` hears of what does not.
+    def encoded(self, document: Document, encoder: Encoder, report: Report) -> list[bytes]:
+        """The document's rows by ``encoder``, those that fit; ``report`` hears of what does not.
 
         ``TableStopped`` where something does not fit and the table's policy is to stop then.
         """
-        return [frame for _, frame in self._encoded(document, encode, report)]
+        return [frame for _, frame in self._encoded(document, encoder, report)]
 
     def changed(self, before: Document, after: Document | None, report: Report) -> list[bytes]:
         """The frames that make of the rows of ``before`` those of ``after`` (None: none): what differs, no more."""
         names = self.compiled.key_columns
         # What did not fit was reported when it came.
-        old = {_key(row, names): frame for row, frame in self._encoded(before, self.frames.update, None)}
-        rows = () if after is None else self._encoded(after, self.frames.update, report)
+        old = {_key(row, names): frame for row, frame in self._encoded(before, self.updates, None)}
+        rows = () if after is None else self._encoded(after, self.updates, report)
         new = {_key(row, names): frame for row, frame in rows}
         gone = [self.frames.delete(dict(zip(names, key, strict=True))) for key in old if key not in new]
         return gone + [frame for key, frame in new.items() if old.get(key) != frame]
@@ -99,24 +114,26 @@ class MappedTable:
         except RowRejected:
             return []
 
-    def _encoded(self, document: Document, encode: Encode, report: Report | None) -> list[tuple[JsonRow, bytes]]:
-        """The rows, each with what ``encode`` makes of it; without a ``report`` nothing is said, and nothing stops."""
+    def _encoded(self, document: Document, encoder: Encoder, report: Report | None) -> list[tuple[JsonRow, bytes]]:
+        """The rows, each with its bytes; without a ``report`` nothing is said, and nothing stops."""
         if isinstance(document, Salvaged) and not self._takes(document, report):
             return []
+        encode, overhead = encoder
         found: list[tuple[JsonRow, bytes]] = []
-        size = 0
+        total = 0
         try:
             for row in self._rows(document, report):
                 frame = encode(row)
-                size += len(frame)
-                if size > MAX_DOCUMENT_BYTES:
+                size = len(frame) - overhead
+                total += size
+                if total > MAX_DOCUMENT_BYTES:
                     reason = f"its rows have more than the {MAX_DOCUMENT_BYTES} bytes that are allowed"
                     self._tell(document, Problem("", reason, left_out=True), report)
                     return []
-                if len(frame) <= MAX_ROW_BYTES:
+                if size <= MAX_ROW_BYTES:
                     found.append((row, frame))
                 else:
-                    reason = f"the row has {len(frame)} bytes, {MAX_ROW_BYTES} are allowed"
+                    reason = f"the row has {size} bytes, {MAX_ROW_BYTES} are allowed"
                     self._tell(document, Problem("", reason, left_out=True), report)
         except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:
             # A value that nobody foresaw must not stop the stream: its rows are left out, and listed.
@@ -125,12 +142,17 @@ class MappedTable:
             return []
         return found
 
-    def _rows(self, document: Document, report: Report | None) -> Sequence[JsonRow]:
-        if not self._is_plain:
-            rows, problems = self.compiled.rows(document)
-            for problem in problems:
-                self._tell(document, problem, report)
-            return rows
+    def _rows(self, document: Document, report: Report | None) -> Iterable[JsonRow]:
+        return self._one_row(document, report) if self._is_plain else self._many_rows(document, report)
+
+    def _many_rows(self, document: Document, report: Report | None) -> Iterator[JsonRow]:
+        for found in self.compiled.rows(document):
+            if isinstance(found, Problem):
+                self._tell(document, found, report)
+            else:
+                yield found
+
+    def _one_row(self, document: Document, report: Report | None) -> Sequence[JsonRow]:
         try:
             row, tolerated = self.compiled.row_with_errors(document)
         except RowRejected as error:
@@ -141,11 +163,15 @@ class MappedTable:
         return () if row is None else (row,)
 
     def _takes(self, document: Salvaged, report: Report | None) -> bool:
-        """Report the fields that cannot be decoded, by the error policy as missing or as rows left out."""
+        """Report the fields that cannot be decoded, by the error policy as missing or as rows left out.
+
+        Only those that the mapping reads: others may come along or not.
+        """
+        unreadable = [name for name in document.unreadable if self._fields is None or name in self._fields]
         left_out = self._policy == "skip"
-        for name in document.unreadable:
+        for name in unreadable:
             self._tell(document, Problem(name, "its BSON cannot be decoded by the driver", left_out), report)
-        return not left_out
+        return not (unreadable and left_out)
 
     def _tell(self, document: Document, problem: Problem, report: Report | None) -> None:
         if report is None:
@@ -153,7 +179,12 @@ class MappedTable:
         fault = RowFault(self.name, shown_id(document), problem.column, problem.reason, problem.left_out)
         report(fault)
         if self._policy == "stop":
-            raise TableStopped(fault.table, fault.document_id, fault.column, fault.reason)
+            where = StoppedAt(self.collection, document.get("_id"))
+            raise TableStopped(fault.table, fault.document_id, fault.column, fault.reason, where)
+
+
+def _values(row: JsonRow) -> bytes:
+    return dumps(list(row.values()))
 
 
 def _key(row: JsonRow, names: tuple[str, ...]) -> tuple[Json, ...]:

@@ -355,10 +355,17 @@ def _complete(shown_name: str, table: SchemaTable, entry: _Table) -> TableSpec:
 
 def _default_path(column: str, pipeline: Iterable[Json]) -> str:
     """What a column shows of which nothing is said: ``id`` is ``_id``, unless a stage makes an ``id``."""
-    stages = [stage for stage in pipeline if isinstance(stage, dict)]
-    bodies = [body for stage in stages for name, body in stage.items() if name in ("$project", "$addFields", "$set")]
-    makes_id = any(isinstance(body, dict) and "id" in body for body in bodies)
-    return "_id" if column == "id" and not makes_id else column
+    return "_id" if column == "id" and not any(map(_makes_id, pipeline)) else column
+
+
+def _makes_id(stage: Json) -> bool:
+    """Whether a stage gives documents a field ``id``."""
+    if isinstance(stage, list):
+        return any(map(_makes_id, stage))
+    if not isinstance(stage, dict):
+        return False
+    known = ("$project", "$addFields", "$set", "$replaceRoot", "newRoot", "$replaceWith", "$mergeObjects")
+    return "id" in stage or any(_makes_id(inner) for name, inner in stage.items() if name in known)
 
 
 def _known_columns(place: str, table: SchemaTable, given: Mapping[str, T]) -> dict[str, T]:

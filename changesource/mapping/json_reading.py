@@ -31,7 +31,7 @@ def parse(content: bytes, origin: str) -> Json:
         raise MappingError(origin, f"is nested deeper than {MAX_DEPTH} levels") from exc
     except ValueError as exc:
         raise MappingError(origin, str(exc)) from exc
-    _check_values(origin, data, 0)
+    check_values(origin, data, 0)
     return data
 
 
@@ -48,7 +48,8 @@ def _no_constant(name: str) -> Json:
     raise ValueError(f"{name} is not JSON")
 
 
-def _check_values(place: str, value: Json, depth: int) -> None:
+def check_values(place: str, value: Json, depth: int = 0) -> None:
+    """Refuse text that no database can keep, numbers beyond a double, and nesting deeper than 100."""
     if depth > MAX_DEPTH:
         raise MappingError(place, f"is nested deeper than {MAX_DEPTH} levels")
     if isinstance(value, str):
@@ -57,11 +58,11 @@ def _check_values(place: str, value: Json, depth: int) -> None:
         raise MappingError(place, "is a number too large")
     elif isinstance(value, list):
         for index, item in enumerate(value):
-            _check_values(f"{place}.{index}", item, depth + 1)
+            check_values(f"{place}.{index}", item, depth + 1)
     elif isinstance(value, dict):
         for key, item in value.items():
             _check_text(f"{place}.{key!a}", key)
-            _check_values(f"{place}.{key}", item, depth + 1)
+            check_values(f"{place}.{key}", item, depth + 1)
 
 
 def _check_text(place: str, value: str) -> None:

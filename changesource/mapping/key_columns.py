@@ -6,16 +6,16 @@ The key holds a column that shows ``_id``, or shows fields of a unique index; el
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from changesource.exceptions import MappingError
 from changesource.mapping.expressions import Expression, compile_expression
 from changesource.mapping.keys import ID_TYPES, KEY_TYPES, Image, compile_key
-from changesource.mapping.provenance import Provenance
-from changesource.mapping.spec import ColumnSpec, IdType, Json, TableSpec
+from changesource.mapping.provenance import ID, Provenance
+from changesource.mapping.provenance import Image as ImageOf
+from changesource.mapping.spec import ColumnSpec, IdType, TableSpec
 
-_ID = ("_id",)
 # The types whose text $toString gives as exactly as the key does.
 _AS_TEXT: tuple[IdType, ...] = ("objectId", "string", "date")
 _AS_HEX: tuple[IdType, ...] = ("objectId",)
@@ -65,26 +65,24 @@ def compile_table_key(spec: TableSpec, provenance: Provenance) -> TableKey:
 
 def _image_of_id(spec: TableSpec, column: ColumnSpec, provenance: Provenance, place: str) -> Image | None:
     """The column as an image of ``_id``; None where it shows something else."""
-    source, allowed, finish = _unwrapped(column.source)
-    if provenance.of_expression(source) != _ID:
+    # It is read from ``_id`` itself, but must be sound as it stands.
+    compile_expression(column.source, f"{place}.columns.{column.name}")
+    origin = provenance.of_expression(column.source)
+    allowed: Sequence[IdType] = ID_TYPES
+    if isinstance(origin, ImageOf) and origin.path == ID:
+        allowed = _AS_TEXT if origin.kind == "text" else _AS_HEX
+        if column.type != "string":
+            return None
+    elif origin != ID:
         return None
     fitting = [kind for kind in KEY_TYPES[column.type] if kind in allowed]
     if spec.id_type and spec.id_type not in fitting:
         of = f"a {column.type} key column" if allowed == ID_TYPES else "this expression"
         raise MappingError(f"{place}.id_type", f"_id of type {spec.id_type} does not fit {of}")
     image = compile_key(spec.id_type, column.type, "_id", fitting)
-    return image if finish is None else lambda value: finish(image(value))
-
-
-def _unwrapped(source: Json) -> tuple[Json, Sequence[IdType], Callable[[object], str] | None]:
-    """What an expression that differs wherever its argument does shows, of which types, and what it makes of it."""
-    if isinstance(source, dict) and list(source) == ["$toString"]:
-        return source["$toString"], _AS_TEXT, None
-    if isinstance(source, dict) and list(source) == ["$hexToBase64Url"]:
-        inner = source["$hexToBase64Url"]
-        if isinstance(inner, dict) and list(inner) == ["$toString"]:
-            return inner["$toString"], _AS_HEX, _base64
-    return source, ID_TYPES, None
+    if isinstance(origin, ImageOf) and origin.kind == "base64":
+        return lambda value: _base64(image(value))
+    return image
 
 
 def _base64(text: object) -> str:
@@ -111,11 +109,11 @@ def _fields(columns: Sequence[ColumnSpec], provenance: Provenance, place: str) -
     fields = []
     for column in columns:
         origin = provenance.of_expression(column.source)
-        if origin is None:
+        if not isinstance(origin, tuple):
             raise MappingError(
                 f"{place}.primary_key",
-                "two documents could have one key: it needs a column that shows _id, or columns that show, unchanged, "
-                f"fields of a unique index; {column.name} is computed",
+                'two documents could have one key: it needs a column that shows _id, or {"$toString": "$_id"}, or '
+                f"columns that all show, unchanged, fields of a unique index; {column.name} shows neither",
             )
         fields.append(".".join(origin))
     return tuple(fields)

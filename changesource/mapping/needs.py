@@ -33,7 +33,7 @@ def needs_of(tables: Iterable[tuple[TableSpec, bool]]) -> CollectionNeeds:
     filters: list[Mapping[str, object]] = []
     history = False
     for spec, with_history in tables:
-        own = _fields(spec)
+        own = fields_of(spec)
         fields = None if fields is None or own is None else fields | own
         filters.append(pushed_down(spec.filter))
         history = history or with_history
@@ -44,7 +44,7 @@ def needs_of(tables: Iterable[tuple[TableSpec, bool]]) -> CollectionNeeds:
     return CollectionNeeds(None if fields is None else frozenset(fields), history, passed)
 
 
-def _fields(spec: TableSpec) -> set[str] | None:
+def fields_of(spec: TableSpec) -> set[str] | None:
     """Every name that the mapping mentions, and so every field that it can read; None where it reads all."""
     found: set[str] = set()
     paths: list[Json] = [f"${column.path}" for column in spec.columns if column.path]

@@ -137,6 +137,8 @@ def _unwind(stage: Json, place: str, before: Provenance) -> _Built:
     def shape(document: Document) -> Iterable[Document]:
         value = _nested(document, path)
         if isinstance(value, list):
+            if len(value) > MAX_DOCUMENTS:
+                raise ValueError(f"one document becomes more than {MAX_DOCUMENTS}")
             if value:
                 return [
                     _with(_with(document, path, element), index_path, Int64(at)) for at, element in enumerate(value)

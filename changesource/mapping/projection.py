@@ -152,6 +152,8 @@ def _leaves(stage: dict[str, Json], place: str, prefix: tuple[str, ...] = (), *,
         path = (*prefix, *split_path(field_name(key, place), own))
         if flags and isinstance(value, bool | int | float):
             found.append((path, bool(value), value, own))
+        elif value == {}:
+            raise MappingError(own, 'an empty object says nothing; as a value it is written as {"$literal": {}}')
         elif isinstance(value, dict) and not is_extended(value) and not next(iter(value), "$").startswith("$"):
             found += _leaves(value, own, path, flags=flags)
         else:

@@ -7,51 +7,85 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
 
 from changesource.mapping.paths import Path
 from changesource.mapping.projection import Projection
 from changesource.mapping.spec import Json
+
+ID: Path = ("_id",)
+
+
+@dataclass(frozen=True)
+class Image:
+    """What an expression makes of a field, of which it differs wherever the field does: its text, or that as base64."""
+
+    path: Path
+    kind: Literal["text", "base64"]
+
+
+Origin: TypeAlias = Path | Image | None
+"""A field of the original document, an image of one, or (None) something else."""
 
 
 @dataclass(frozen=True)
 class Provenance:
     """Where the fields come from, before any stage from themselves.
 
-    ``origins`` holds what is known of paths (None: something else); for all others ``same`` says whether they are
-    what they were.
+    ``origins`` holds what is known of paths; for all others ``same`` says whether they are what they were.
     """
 
-    origins: Mapping[Path, Path | None] = field(default_factory=dict)
+    origins: Mapping[Path, Origin] = field(default_factory=dict)
     same: bool = True
 
-    def of(self, path: Path) -> Path | None:
-        """The path in the original document of what is at ``path`` now; None where it is something else."""
+    def of(self, path: Path) -> Origin:
+        """What is at ``path`` now."""
         if any(known[: len(path)] == path and len(known) > len(path) for known in self.origins):
-            return None  # a part of it is
+            return None  # a part of it is something else
         for length in range(len(path), -1, -1):
             if path[:length] in self.origins:
                 origin = self.origins[path[:length]]
-                return None if origin is None else origin + path[length:]
+                if length == len(path) or origin is None:
+                    return origin
+                return None if isinstance(origin, Image) else origin + path[length:]
         return path if self.same else None
 
-    def of_expression(self, expression: Json) -> Path | None:
-        """The same of what an expression gives: a field's path alone can be one."""
-        if not isinstance(expression, str) or not expression.startswith("$"):
+    def of_expression(self, expression: Json) -> Origin:
+        """What an expression gives: of fields' paths, and of what differs wherever they do."""
+        if isinstance(expression, str):
+            return self._of_text(expression)
+        if not isinstance(expression, dict) or len(expression) != 1:
             return None
-        name = expression.removeprefix("$$ROOT.").removeprefix("$$CURRENT.").removeprefix("$")
-        return None if name.startswith("$") else self.of(tuple(name.split(".")))
+        ((name, inner),) = expression.items()
+        if name == "$convert" and isinstance(inner, dict) and set(inner) == {"input", "to"}:
+            name, inner = ("$toString" if inner["to"] in ("string", 2) else name), inner["input"]
+        if isinstance(inner, list) and len(inner) == 1:
+            inner = inner[0]
+        origin = self.of_expression(inner)
+        if name == "$toString" and isinstance(origin, tuple):
+            return Image(origin, "text")
+        if name == "$hexToBase64Url" and isinstance(origin, Image) and origin.kind == "text":
+            return Image(origin.path, "base64")
+        return None
+
+    def _of_text(self, text: str) -> Origin:
+        for prefix in ("$$ROOT.", "$$CURRENT.", "$"):
+            if text.startswith(prefix):
+                name = text.removeprefix(prefix)
+                return None if name.startswith("$") else self.of(tuple(name.split(".")))
+        return None
 
     def without(self, path: Path) -> Provenance:
         """After ``path`` was given another value."""
         return self._setting(path, None)
 
-    def _setting(self, path: Path, origin: Path | None) -> Provenance:
+    def _setting(self, path: Path, origin: Origin) -> Provenance:
         kept = {known: value for known, value in self.origins.items() if known[: len(path)] != path}
         return Provenance({**kept, path: origin}, self.same)
 
     def projected(self, projection: Projection) -> Provenance:
         """After ``$project``, ``$addFields`` or ``$unset``."""
-        after = Provenance({}, same=False) if projection.mode == "include" else self
+        after = _NOTHING if projection.mode == "include" else self
         for path in projection.named:
             after = after._setting(path, self.of(path) if projection.mode == "include" else None)
         for path, expression in projection.computed:
@@ -65,27 +99,32 @@ class Provenance:
         if isinstance(expression, str):
             return Provenance({(): self.of_expression(expression)}, same=False)
         if not isinstance(expression, dict):
-            return Provenance({}, same=False)
+            return _NOTHING
         if list(expression) == ["$mergeObjects"]:
             merged = expression["$mergeObjects"]
             return self._merged(merged if isinstance(merged, list) else [merged])
-        return self._document(Provenance({}, same=False), expression)
-
-    def _document(self, after: Provenance, fields: Mapping[str, Json]) -> Provenance:
-        if next(iter(fields), "").startswith("$"):
-            return Provenance({}, same=False)
-        for name, inner in fields.items():
-            after = after._setting((name,), self.of_expression(inner))
-        return after
+        if next(iter(expression), "").startswith("$"):
+            return _NOTHING
+        return Provenance({(name,): self.of_expression(inner) for name, inner in expression.items()}, same=False)
 
     def _merged(self, parts: list[Json]) -> Provenance:
-        """The last one wins, but a field that it lacks is an earlier one's; ``_id`` is never lacking."""
-        after = Provenance({}, same=False)
+        """The last one wins; but what a field is of that a document may lack, an earlier one may be instead."""
+        after = _NOTHING
         for index, part in enumerate(parts):
-            if part in ("$$ROOT", "$$CURRENT"):
-                after = self if index == 0 else Provenance({("_id",): self.of(("_id",))}, same=False)
-            elif isinstance(part, dict):
-                after = self._document(after, part)
-            else:
-                after = Provenance({}, same=False)
+            own = self.replaced(part) if part in ("$$ROOT", "$$CURRENT") or isinstance(part, dict) else _NOTHING
+            after = own if index == 0 else after._overlaid(own, part)
         return after
+
+    def _overlaid(self, over: Provenance, part: Json) -> Provenance:
+        """What is left of this where ``over`` is merged into it: only ``_id`` and images of it are never lacking."""
+        if not isinstance(part, dict) or next(iter(part), "").startswith("$"):
+            origin = over.of(ID)
+            return Provenance({ID: origin} if origin == ID else {}, same=False)
+        after = self
+        for path, origin in over.origins.items():
+            of_id = origin == ID or (isinstance(origin, Image) and origin.path == ID)
+            after = after._setting(path, origin if of_id else None)
+        return after
+
+
+_NOTHING = Provenance({}, same=False)

@@ -21,10 +21,14 @@ class Questions:
 
 @dataclass(frozen=True)
 class Answers:
-    """The BSON type of ``_id``, and of other key fields by their paths; "" where it cannot be told."""
+    """The BSON type of ``_id``, and of other key fields by their paths; "" where it cannot be told.
+
+    ``mixed`` says that ``_id`` has several types.
+    """
 
     id_type: IdType = ""
     field_types: Mapping[str, IdType] = field(default_factory=dict)
+    mixed: bool = False
 
 
 def questions_of(tables: Iterable[CompiledTable]) -> dict[str, Questions]:

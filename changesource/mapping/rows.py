@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
@@ -66,35 +66,36 @@ class CompiledTable:
         multiplies = self.pipeline is not None and self.pipeline.multiplies
         return multiplies or not self.table_key.of_id_alone
 
-    def rows(self, document: Document) -> tuple[list[JsonRow], list[Problem]]:
-        """The document's rows, each in the order of ``column_names``, and what did not fit.
+    def rows(self, document: Document) -> Iterator[JsonRow | Problem]:
+        """Give the document's rows, each in the order of ``column_names``, and what does not fit, one after the other.
 
         Of two rows with one key the first stays.
         """
-        problems: list[Problem] = []
-        rows: dict[tuple[Json, ...], JsonRow] = {}
         try:
             if self._matches is not None and not self._matches(document):
-                return [], problems
+                return
             shaped = (document,) if self.pipeline is None else self.pipeline(document)
         except PipelineFailed as exc:
-            return [], [Problem("", str(exc), left_out=True)]
+            yield Problem("", str(exc), left_out=True)
+            return
         except ValueError as exc:
-            return [], [Problem("", f"filter: {exc}", left_out=True)]
+            yield Problem("", f"filter: {exc}", left_out=True)
+            return
+        keys: set[tuple[Json, ...]] = set()
         for one in shaped:
             try:
                 row, tolerated = self._row(document.get("_id", MISSING), one)
             except RowRejected as error:
-                problems.append(Problem(error.column, error.reason, left_out=True))
+                yield Problem(error.column, error.reason, left_out=True)
                 continue
-            problems += (Problem(error.column, error.reason, left_out=False) for error in tolerated)
+            for value in tolerated:
+                yield Problem(value.column, value.reason, left_out=False)
             key = tuple(row[name] for name in self.key_columns)
-            if key in rows:
-                reason = "another row of the same document has this key"
-                problems.append(Problem(self.key_columns[-1], reason, left_out=True))
+            if key in keys:
+                yield Problem(self.key_columns[-1], "another row of the same document has this key", left_out=True)
             else:
-                rows[key] = row
-        return list(rows.values()), problems
+                keys.add(key)
+                yield row
 
     def row_with_errors(self, document: Document) -> tuple[JsonRow | None, tuple[RowRejected, ...]]:
         """The one row of a document of a table without a pipeline, and the values that became null in it.

@@ -252,6 +252,11 @@ def to_serve(spec: Specification, inspect: Inspect | None) -> Specification:
 def _typed(table: TableSpec, found: Answers, served: TableSpec | None) -> TableSpec:
     """``table`` with the types of its key that it leaves open, as they were found, or else as they are served."""
     fields = key_fields(compile_table(table))
+    if found.mixed and not table.id_type and not fields:
+        raise MappingError(
+            f"tables.{table.name}.id_type",
+            "the collection's _id has several BSON types; declare the one that has rows (others are row errors)",
+        )
     known = {column.name: column for column in served.columns} if served is not None else {}
 
     def key_type(column: ColumnSpec) -> IdType:

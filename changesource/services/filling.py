@@ -17,12 +17,12 @@ from typing import TypeAlias, TypeVar
 from changesource.backoff import Backoff
 from changesource.exceptions import SourceUnavailable, TableStopped
 from changesource.mapping.compiled import CompiledMapping, MappedTable, Report
-from changesource.protocol.messages import dumps
+from changesource.services.correcting import correct
 from changesource.services.downstream import Downstream
 from changesource.services.replay import batches
 from changesource.sources.base import ChangeSource
 from changesource.stream.grouping import Bounds
-from changesource.stream.transform import Transform
+from changesource.stream.transform import Corrections, Transform
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -74,8 +74,7 @@ class _Rows:
 
     def add(self, document: Mapping[str, object], report: Report) -> bool:
         """Add the document's rows; True once there is enough to send."""
-        encode = _values if self.backfill else self.table.frames.insert
-        rows = self.table.encoded(document, encode, report)
+        rows = self.table.encoded(document, self.table.values if self.backfill else self.table.inserts, report)
         self.rows += rows
         self.size += sum(map(len, rows))
         return len(self.rows) >= FRAME_ROWS or self.size >= FRAME_BYTES
@@ -87,10 +86,6 @@ class _Rows:
             frames = [self.table.frames.backfill(self.table.columns, rows, downstream.opened)]
             await downstream.frames(frames if self.backfill else rows)
         return len(rows)
-
-
-def _values(row: Mapping[str, object]) -> bytes:
-    return dumps(list(row.values()))
 
 
 class Filling:
@@ -118,6 +113,7 @@ class Filling:
         self._report = report
         self._backfill = backfill
         self._stopped = stopped
+        self._corrections: Corrections = {}
         self.rows = 0
 
     async def barrier(self) -> int:
@@ -177,10 +173,17 @@ class Filling:
         """
         position = began
         replaced: set[str] = set()
-        transform = Transform(self._mapping, self._report)
+        transform = Transform(self._mapping, self._report, corrections=self._corrections)
         needs = self._mapping.needs
 
         async def attempt() -> None:
+            try:
+                await play()
+            except TableStopped as error:
+                await correct(self._source, needs, error, self._corrections)
+                raise
+
+        async def play() -> None:
             nonlocal position
             stream = batches(self._source, transform, needs, position, bounds=self._bounds, idle_ms=REPLAY_IDLE_MS)
             async with aclosing(stream):

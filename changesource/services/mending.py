@@ -15,6 +15,7 @@ from bson.errors import BSONError
 
 from changesource.exceptions import SourceRefused, SourceUnavailable, TableStopped
 from changesource.mapping.compiled import CompiledMapping, MappedTable, RowFault
+from changesource.mapping.values import REPLACEMENT
 from changesource.services.bookkeeping import read, write
 from changesource.sources.base import ChangeSource
 from changesource.store import row_errors
@@ -74,6 +75,9 @@ class Mending:
 
 
 def _ids(shown: str) -> list[object]:
+    # What could not be decoded is not shown as it is.
+    if REPLACEMENT in shown or shown == "null":
+        return []
     try:
         return [json_util.loads(shown)]
     except (ValueError, TypeError, KeyError, BSONError):
@@ -86,5 +90,5 @@ def _wrong(table: MappedTable, documents: Iterable[Mapping[str, object]]) -> set
     for document in documents:
         # A table that stops tells of the first thing alone; the others are told once that is mended.
         with suppress(TableStopped):
-            table.encoded(document, table.frames.insert, faults.append)
+            table.encoded(document, table.inserts, faults.append)
     return {(fault.document_id, fault.column) for fault in faults}

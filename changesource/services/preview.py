@@ -66,7 +66,7 @@ def previews(spec: TableSpec, database: str, documents: Iterable[Document]) -> I
             return table.frames.insert(row)
 
         try:
-            frames = table.encoded(document, encode, faults.append)
+            frames = table.encoded(document, table.inserts._replace(encode=encode), faults.append)
         except TableStopped:
             rows, frames = [], []
         yield Preview(document, tuple(rows), tuple(frame.decode() for frame in frames), tuple(faults))

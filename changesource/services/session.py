@@ -23,6 +23,7 @@ from changesource.protocol import messages
 from changesource.protocol.request import StreamRequest
 from changesource.protocol.watermark import Watermark
 from changesource.services.bookkeeping import FaultLog, read, write
+from changesource.services.correcting import correct
 from changesource.services.downstream import Downstream, Send
 from changesource.services.filling import Filling
 from changesource.services.initial_sync import InitialSync
@@ -34,7 +35,7 @@ from changesource.sources.base import ChangeSource
 from changesource.store import watermarks
 from changesource.stream.batches import Batch
 from changesource.stream.grouping import Bounds
-from changesource.stream.transform import Transform
+from changesource.stream.transform import Corrections, Transform
 
 logger = logging.getLogger(__name__)
 PROGRESS_SECONDS = 1.0
@@ -109,6 +110,9 @@ class ReplicaSession:
         self._state = self._state_before = "connected"
         self._message = ""
         self._downstream: Downstream | None = None
+        self._corrections: Corrections = {}
+        # Collections that the open transaction says must be read again, once it is whole.
+        self._to_refill: set[str] = set()
 
     def ack(self, watermark: str) -> None:
         """zero-cache has stored all up to ``watermark``; anything but a watermark is ignored."""
@@ -235,13 +239,22 @@ class ReplicaSession:
             except TableStopped as error:
                 # Nothing after the document may be sent; the operator corrects it, or the mapping.
                 logger.error("replica stopped", extra=self._names() | {"error": str(error), "tries": backoff.tries})
-                await downstream.rollback()
+                await self._rollback(downstream)
                 self._note_stop(error)
                 await backoff.wait()
+                await self._correct(error)
             except SourceUnavailable as error:
                 logger.warning("replica waits for MongoDB", extra=self._names() | {"error": str(error)})
-                await downstream.rollback()
+                await self._rollback(downstream)
                 await backoff.wait()
+
+    async def _rollback(self, downstream: Downstream) -> None:
+        self._to_refill.clear()
+        await downstream.rollback()
+
+    async def _correct(self, stopped: TableStopped) -> None:
+        with suppress(SourceUnavailable):
+            await correct(self._source, self._mapping.needs, stopped, self._corrections)
 
     def _note_stop(self, error: TableStopped | None) -> None:
         """Show operators that a table stopped the replica, or that it goes on."""
@@ -254,7 +267,7 @@ class ReplicaSession:
 
     async def _pull(self, downstream: Downstream, backoff: Backoff) -> None:
         """Read MongoDB from the replica's position until a batch of the layer connects."""
-        transform = Transform(self._mapping, self.faults.report)
+        transform = Transform(self._mapping, self.faults.report, corrections=self._corrections)
         stream = batches(
             self._source,
             transform,
@@ -301,13 +314,14 @@ class ReplicaSession:
                 return
 
     async def _send_batch(self, downstream: Downstream, batch: Batch) -> None:
-        replaced = {
+        self._to_refill.update(
             self._mapping.tables[name].collection
             for name, cluster_time in batch.refill.items()
             if cluster_time > downstream.position and name in self._mapping.tables
-        }
-        if replaced:
-            await self._refill(downstream, batch, replaced)
+        )
+        if self._to_refill and batch.final:
+            await self._refill(downstream, batch, set(self._to_refill))
+            self._to_refill.clear()
         else:
             await downstream.batch(batch)
 

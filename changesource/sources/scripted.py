@@ -11,7 +11,6 @@ from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import replace
 from itertools import count
 from typing import Any, Literal, NamedTuple
 
@@ -86,13 +85,6 @@ class ScriptedSource:
     def transaction(self, writes: Iterable[Write], *, spread: bool = False) -> int:
         """Do all ``writes`` at one cluster time, or, where ``spread``, at one each (the last is returned)."""
         return self._write(writes, ("session", next(self._transactions)), spread=spread)
-
-    def mend(self, collection: str, document_id: object, document: Mapping[str, Any]) -> None:
-        """Have every event of a document show it as ``document``, as lookups do once it has become that."""
-        self.state[collection][document_id] = dict(document)
-        for place, event in enumerate(self._log):
-            if (event.collection, event.document_id) == (collection, document_id) and event.document is not None:
-                self._log[place] = replace(event, document=dict(document))
 
     def drop(self, collection: str) -> int:
         """Drop a collection."""

@@ -8,24 +8,48 @@ are, a change is the difference between the rows of the document before it and a
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 from changesource.exceptions import TableStopped
-from changesource.mapping.compiled import CompiledMapping, MappedTable, Report, ignore_fault
+from changesource.mapping.compiled import CompiledMapping, MappedTable, Report, ignore_fault, shown_id
+from changesource.mapping.paths import Document
 from changesource.stream.batches import BARRIER
 from changesource.stream.events import Event
+
+
+@dataclass(frozen=True)
+class Correction:
+    """A document as it is at a later time, None where it is gone; for its events up to ``until``, a cluster time."""
+
+    document: Document | None
+    until: int
+
+
+Corrections: TypeAlias = dict[tuple[str, str], Correction]
+"""By collection and ``_id`` as it is shown."""
 
 
 class Transform:
     """Turns events into frames by one revision of the mappings."""
 
-    def __init__(self, mapping: CompiledMapping, report: Report = ignore_fault, *, withholds: bool = False) -> None:
+    def __init__(
+        self,
+        mapping: CompiledMapping,
+        report: Report = ignore_fault,
+        *,
+        withholds: bool = False,
+        corrections: Corrections | None = None,
+    ) -> None:
         """``report`` is called for every document that gives no row, or one with a value nulled.
 
-        With ``withholds``, a table that stops at a document is withheld; else ``TableStopped`` is raised.
+        With ``withholds``, a table that stops at a document is withheld; else ``TableStopped`` is raised. Documents at
+        which one stopped are read as ``corrections`` has them.
         """
         self.mapping = mapping
         self._report = report
         self._withholds = withholds
+        self._corrections = {} if corrections is None else corrections
 
     def changes(self, event: Event) -> Iterator[tuple[str, list[bytes] | None]]:
         """Give, for each table that the event's collection feeds, its name and the frames (maybe none).
@@ -38,12 +62,21 @@ class Transform:
             for table in self.mapping.tables.values():
                 yield table.name, [table.frames.truncate]
         else:
+            corrected = self._corrected(event)
             for table in self.mapping.by_collection.get(event.collection, ()):
-                yield table.name, self._withheld_or_frames(table, event)
+                yield table.name, self._withheld_or_frames(table, corrected)
             # A collection that was renamed into place: what it holds is read again (see ``refilled``).
             if event.kind == "rename":
                 for table in self.mapping.by_collection.get(event.target, ()):
                     yield table.name, [table.frames.truncate]
+
+    def _corrected(self, event: Event) -> Event:
+        if not self._corrections or event.document is None:
+            return event
+        known = self._corrections.get((event.collection, shown_id(event.document)))
+        if known is None or event.cluster_time > known.until:
+            return event
+        return replace(event, document=known.document)
 
     def refilled(self, event: Event) -> list[str]:
         """Return the tables that must be read again from their collection, since the event does not tell their rows."""
@@ -64,9 +97,9 @@ class Transform:
     def _frames(self, table: MappedTable, event: Event) -> list[bytes]:
         match event.kind:
             case "insert" if event.document is not None:
-                return table.encoded(event.document, table.frames.insert, self._report)
+                return table.encoded(event.document, table.inserts, self._report)
             case "update" | "replace" if event.document is not None:
-                frames = table.encoded(event.document, table.frames.update, self._report)
+                frames = table.encoded(event.document, table.updates, self._report)
                 return frames or table.delete(event.document_id)
             case "drop" | "rename":
                 return [table.frames.truncate]
@@ -76,7 +109,7 @@ class Transform:
 
     def _history_frames(self, table: MappedTable, event: Event) -> list[bytes]:
         if event.kind == "insert":
-            return [] if event.document is None else table.encoded(event.document, table.frames.insert, self._report)
+            return [] if event.document is None else table.encoded(event.document, table.inserts, self._report)
         if event.kind in ("drop", "rename") or event.before is None:
             return [table.frames.truncate]
         return table.changed(event.before, event.document, self._report)

@@ -110,17 +110,17 @@ def measure(case: Case) -> dict[str, float]:
     """Return medians: rows a second by mapping alone, and the ratios to decoding of mapping, and with encoding."""
     raw = b"".join(bson.encode(document) for document in case.documents)
     documents = bson.decode_all(raw, CODEC_OPTIONS)
-    compiled, frames = case.table.compiled, case.table.frames
+    compiled = case.table.compiled
     plain = compiled.pipeline is None
 
     def rows() -> int:
         if plain:
             return sum(compiled.row_with_errors(document)[0] is not None for document in documents)
-        return sum(len(compiled.rows(document)[0]) for document in documents)
+        return sum(isinstance(row, dict) for document in documents for row in compiled.rows(document))
 
     def encoded() -> None:
         for document in documents:
-            case.table.encoded(document, frames.insert, ignore_fault)
+            case.table.encoded(document, case.table.inserts, ignore_fault)
 
     count = rows()
     figures: dict[str, list[float]] = {"decoding": [], "rows": [], "frames": []}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
@@ -19,7 +19,7 @@ from changesource.protocol.watermark import Watermark
 from changesource.services.publisher import Publisher
 from changesource.services.subscriber import Subscriber
 from changesource.services.watcher import Revision, Watcher
-from changesource.sources.scripted import ScriptedSource
+from changesource.sources.scripted import ScriptedSource, Write
 from tests.harness.club import ACCOUNT, MEMBER, SEAT, Writer, compiled, expected, shown
 from tests.harness.link import LIMITS, Replica
 from tests.harness.waiting import until
@@ -147,9 +147,22 @@ async def test_where_history_cannot_be_had_the_connection_ends_and_says_why() ->
     assert "ZS315" in row.message
 
 
+Mend = Callable[[ScriptedSource], object]
+MENDS: dict[str, Mend] = {
+    "updated": lambda source: source.update("accounts", 0, members=[]),
+    "replaced": lambda source: source.replace("accounts", {"_id": 0, "members": [{"user": "a", "role": "x"}]}),
+    "deleted": lambda source: source.delete("accounts", 0),
+    "bad again before": lambda source: [source.update("accounts", 0, members=5), source.delete("accounts", 0)],
+}
+
+
 @pytest.mark.parametrize("watched", [False, True])
-async def test_a_table_that_stops_stops_its_replicas_until_the_document_is_mended(watched: bool) -> None:
-    """What came before is sent, nothing after; replicas without the table go on; the state says why."""
+@pytest.mark.parametrize("mend", MENDS.values(), ids=MENDS)
+async def test_a_table_that_stops_stops_its_replicas_until_the_document_is_mended(watched: bool, mend: Mend) -> None:
+    """What came before is sent, nothing after; replicas without the table go on; the state says why.
+
+    Every event in the oplog bears the document as it was, so it is the document as it is now that lets it go on.
+    """
     stops = replace(ACCOUNT, name="account", error_policy="stop")
     mapping = CompiledMapping.compile(Specification((stops, MEMBER, SEAT), {"seats": ("seat",)}), "club")
     it = Place(mapping=mapping)
@@ -158,9 +171,14 @@ async def test_a_table_that_stops_stops_its_replicas_until_the_document_is_mende
     await replica.sync()
     await other.sync()
 
-    async def state() -> tuple[str, str]:
-        row = await database_sync_to_async(WatermarkRow.objects.get)(kind="replica", app_id="app")
-        return row.state, row.message
+    async def in_state(wanted: str) -> str:
+        """Wait for a state; return its message."""
+        async with asyncio.timeout(20):
+            while True:
+                row = await database_sync_to_async(WatermarkRow.objects.get)(kind="replica", app_id="app")
+                if row.state == wanted:
+                    return row.message
+                await asyncio.sleep(0.05)
 
     async with it.watched() if watched else asyncio.timeout(None), replica.connection() as connection:
         async with other.connection() as free:
@@ -168,21 +186,45 @@ async def test_a_table_that_stops_stops_its_replicas_until_the_document_is_mende
             good = expected(it.source.state)
             it.source.update("accounts", 0, members="none")
             it.source.update("seats", 0, note=2)
-            note = ("p0",)
-            await free.until(lambda: other.model.rows("seat")[note]["note"] == 2)
+            await free.until(lambda: other.model.rows("seat")[("p0",)]["note"] == 2)
             await connection.until(lambda: shown(replica.model) == good)
-            async with asyncio.timeout(10):
-                while (await state())[0] != "stopped":
-                    await asyncio.sleep(0.05)
-            assert "ZS401 Table account stopped at column size of the document with _id 0" in (await state())[1]
+            message = await in_state("stopped")
+            assert "ZS401 Table account stopped at column size of the document with _id 0" in message
             assert shown(replica.model) == good
-            # By a lookup, a replica sees what the document is now: mended. The scripted source keeps what it was.
-            it.source.mend("accounts", 0, {"_id": 0, "members": []})
-            await connection.until(lambda: it.is_exact(replica))
-            async with asyncio.timeout(10):
-                while (await state())[0] != "streaming":
-                    await asyncio.sleep(0.05)
-            assert (await state())[1] == ""
+            mend(it.source)
+            it.source.update("seats", 0, note=3)
+            await connection.until(lambda: it.is_exact(replica), 30)
+            assert await in_state("streaming") == ""
+
+
+async def test_an_insert_that_stops_and_is_mended() -> None:
+    mapping = CompiledMapping.compile(Specification((replace(ACCOUNT, error_policy="stop"), MEMBER, SEAT)), "club")
+    it = Place(mapping=mapping)
+    replica = it.replica(checked=False)
+    await replica.sync()
+    async with replica.connection() as connection:
+        it.source.insert("accounts", {"_id": 77, "members": "none"})
+        it.source.update("accounts", 77, members=[])
+        it.source.insert("accounts", {"_id": 78, "members": "none"})
+        it.source.delete("accounts", 78)
+        await connection.until(lambda: it.is_exact(replica), 30)
+
+
+@pytest.mark.parametrize("watched", [False, True])
+@pytest.mark.parametrize("inserts", [3, 100])
+async def test_history_lost_within_a_large_transaction(inserts: int, watched: bool) -> None:
+    """Nothing of the transaction is lost although its first event says that a table must be filled anew."""
+    it = Place()
+    replica = it.replica(checked=False)
+    await replica.sync()
+    async with it.watched() if watched else asyncio.timeout(None), replica.connection() as connection:
+        it.source.update("seats", 0, note=1)
+        await connection.until(lambda: it.is_exact(replica))
+        it.source.lose_history("accounts")
+        seats = [Write("insert", "seats", {"_id": 1000 + n, "place": f"q{n}", "note": 7}) for n in range(inserts)]
+        it.source.transaction([Write("update", "accounts", {"_id": 0, "members": []}), *seats])
+        await connection.until(lambda: it.is_exact(replica), 30)
+    assert replica.model.reset is None
 
 
 async def test_a_snapshot_waits_at_a_document_that_stops_its_table() -> None:

@@ -14,7 +14,7 @@ from django.core.management.base import SystemCheckError
 from pymongo.database import Database
 
 from changesource import conf
-from changesource.exceptions import KeyNotUnique, PostImagesMissing
+from changesource.exceptions import KeyNotUnique, MappingError, PostImagesMissing
 from changesource.mapping.formats import read_specification
 from changesource.mapping.questions import Answers, Questions
 from changesource.models import MappingRevision
@@ -94,6 +94,17 @@ def test_a_key_of_other_fields_needs_their_unique_index(
         published(SEAT)
     assert not MappingRevision.objects.exists()
     assert not has_images(database, "seats")
+
+
+def test_a_collection_with_ids_of_several_types_needs_one_to_be_declared(database: Database[Any]) -> None:
+    tables = {
+        "plain": {"collection": "plain", "columns": {"id": {"type": "string", "path": "_id"}}, "primaryKey": ["id"]}
+    }
+    database["plain"].insert_many([{"_id": 1}, {"_id": "1"}])
+    with pytest.raises(MappingError, match=r"tables.plain.id_type: the collection's _id has several BSON types"):
+        published(tables)
+    tables["plain"]["idType"] = "string"
+    assert published(tables)["plain"]["idType"] == "string"
 
 
 def test_a_part_of_the_key_may_be_what_is_unique(database: Database[Any]) -> None:

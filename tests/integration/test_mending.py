@@ -42,7 +42,7 @@ class Place:
         faults: list[RowFault] = []
         for table in self.current.tables.values():
             for document in self.source.state.get(table.collection, {}).values():
-                table.encoded(document, table.frames.insert, faults.append)
+                table.encoded(document, table.inserts, faults.append)
         await database_sync_to_async(row_errors.record)(Counter(faults))
 
 
@@ -96,8 +96,10 @@ async def test_a_long_list_is_looked_at_part_by_part(monkeypatch: pytest.MonkeyP
     assert [len(await it.listed()) for _ in range(3)] == [5, 3, 0]
 
 
-async def test_what_cannot_be_looked_up_stays() -> None:
+@pytest.mark.parametrize("shown", ['{"half": of an _id', '"no UTF-8: \ufffd"', "null"])
+async def test_what_cannot_be_looked_up_stays(shown: str) -> None:
+    """One that is too long to be listed whole, and those that could not be decoded."""
     it = Place()
-    fault = RowFault("message", '{"half": of an _id', "body", "too long to be listed whole", left_out=True)
+    fault = RowFault("message", shown, "body", "does not fit", left_out=True)
     await database_sync_to_async(row_errors.record)(Counter([fault]))
     assert len(await it.listed()) == 1

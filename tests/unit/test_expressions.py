@@ -227,6 +227,7 @@ EDGES = [
     ({"$abs": -(2**31)}, {}, Int64(2**31)), ({"$mod": [number("9E+6144"), number("7E-6176")]}, {}, dec("4E-6176")),
     ({"$mod": ["$a", 2]}, {"a": INFINITY}, NAN), ({"$mod": [long(-(2**63)), -1]}, {}, Int64(0)),
     ({"$divide": [long(2**53 + 1), 472196]}, {}, 2.0**53 / 472196),
+    ({"$divide": [1, "$a"]}, {"a": dec("sNaN")}, dec("NaN")),
     ({"$divide": [number("1"), 3]}, {}, dec("0.3333333333333333333333333333333333")),
     # Dates move by whole milliseconds: doubles round away from zero, decimals to even.
     ({"$add": [0.5, "$d", 2.2, 3.5]}, {"d": at(1970, 1, 1)}, at(1970, 1, 1, 0, 0, 0, 7000)),
@@ -532,3 +533,22 @@ def test_base64_of_hexadecimal_digits(data, upper):
     text = data.hex().upper() if upper else data.hex()
     found = evaluated({"$hexToBase64Url": "$a"}, {"a": text})
     assert found == base64.urlsafe_b64encode(data).decode().rstrip("=")
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        {"$reduce": {"input": "$list", "initialValue": "x", "in": {"$concat": ["$$value", "$$value"]}}},
+        {"$reduce": {"input": "$list", "initialValue": [1], "in": {"$concatArrays": ["$$value", "$$value"]}}},
+        {
+            "$reduce": {
+                "input": "$list",
+                "initialValue": "xx",
+                "in": {"$replaceAll": {"input": "$$value", "find": "x", "replacement": "xxxx"}},
+            }
+        },
+    ],
+)
+def test_what_grows_without_bound_is_stopped(expression):
+    with pytest.raises(ValueError, match="more than"):
+        compile_expression(expression, "place")({"list": list(range(40))})

@@ -8,6 +8,7 @@ from bson.int64 import Int64
 from changesource.exceptions import MappingError
 from changesource.mapping import pipelines
 from changesource.mapping.pipelines import PipelineFailed, compile_pipeline
+from changesource.mapping.provenance import Image
 
 ACCOUNT = {
     "_id": 1,
@@ -112,6 +113,7 @@ REFUSED = [
     ({"$addFields": {"$a": 1}}, ".$addFields.$a", "starts with $"),
     ({"$addFields": []}, ".$addFields", "at least one field"),
     ({"$unset": [1]}, ".$unset", "takes a field's path"),
+    ({"$project": {"a": {}}}, ".$project.a", "an empty object says nothing"),
     ({"$unset": []}, ".$unset", "names no field"),
     ({"$replaceRoot": {"root": 1}}, ".$replaceRoot", "takes an object of newRoot"),
     ({"$replaceWith": {"a": "$$NOW"}}, ".$replaceWith.a", "the same document must always give the same row"),
@@ -154,7 +156,13 @@ ORIGINS = [
     ([{"$replaceWith": "$a"}], "b", "a.b"),
     ([{"$replaceWith": {"x": "$_id"}}], "x", "_id"),
     ([{"$replaceWith": {"x": "$_id"}}], "_id", None),
-    ([{"$replaceWith": {"$mergeObjects": ["$$ROOT", {"x": "$a"}]}}], "x", "a"),
+    # Where a document has no `a`, it is the root's own `x`.
+    ([{"$replaceWith": {"$mergeObjects": ["$$ROOT", {"x": "$a"}]}}], "x", None),
+    ([{"$replaceWith": {"$mergeObjects": ["$$ROOT", {"_id": "$code"}]}}], "_id", None),
+    ([{"$replaceWith": {"$mergeObjects": [{"x": "$nick"}, {"x": "$code"}]}}], "x", None),
+    ([{"$replaceWith": {"$mergeObjects": ["$$ROOT", {"x": "$_id"}]}}], "x", "_id"),
+    ([{"$replaceWith": {"$mergeObjects": ["$$ROOT", {"x": "$_id"}]}}], "a", "a"),
+    ([{"$set": {"_id": "$other"}}, {"$replaceWith": {"$mergeObjects": ["$sub", "$$ROOT"]}}], "_id", None),
     ([{"$replaceWith": {"$mergeObjects": ["$$ROOT", "$a"]}}], "_id", None),
     ([{"$replaceWith": {"$mergeObjects": ["$a", {"x": "$_id"}]}}], "x", "_id"),
     ([{"$replaceWith": {"$mergeObjects": [{"a": 1, "_id": 2}, "$$ROOT"]}}], "_id", "_id"),
@@ -162,6 +170,25 @@ ORIGINS = [
     ([{"$replaceWith": {"$mergeObjects": [{"a": 1}, "$$ROOT"]}}], "a", None),
     ([{"$replaceWith": {"$arrayToObject": "$a"}}], "_id", None),
 ]
+
+
+IMAGES = [
+    ([{"$project": {"x": {"$toString": "$_id"}}}], "x", Image(("_id",), "text")),
+    ([{"$set": {"x": {"$toString": ["$a.b"]}}}], "x", Image(("a", "b"), "text")),
+    ([{"$set": {"x": {"$toString": "$a"}}}], "x.y", None),
+    ([{"$set": {"x": {"$convert": {"input": "$_id", "to": "string"}}}}], "x", Image(("_id",), "text")),
+    ([{"$set": {"x": {"$convert": {"input": "$_id", "to": "string", "onError": "?"}}}}], "x", None),
+    ([{"$set": {"x": {"$toString": "$_id"}}}, {"$set": {"y": {"$hexToBase64Url": "$x"}}}], "y",
+     Image(("_id",), "base64")),
+    ([{"$replaceWith": {"$mergeObjects": ["$a", {"x": {"$toString": "$_id"}}]}}], "x", Image(("_id",), "text")),
+    ([{"$replaceWith": {"$mergeObjects": ["$a", {"x": {"$toString": "$b"}}]}}], "x", None),
+    ([{"$set": {"x": {"$toString": {"$toString": "$_id"}}}}], "x", None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("stages", "path", "image"), IMAGES)
+def test_which_fields_are_images_of_the_documents(stages, path, image):
+    assert compile_pipeline(stages, "pipeline").provenance.of(tuple(path.split("."))) == image
 
 
 @pytest.mark.parametrize(("stages", "path", "origin"), ORIGINS)

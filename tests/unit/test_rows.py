@@ -314,3 +314,35 @@ def test_a_wrong_mapping_is_refused_at_its_place(changes, place, words):
         compile_table(spec)
     assert caught.value.place == f"tables.{spec.name}{place}"
     assert words in caught.value.problem
+
+
+def deep(levels: int) -> object:
+    value: object = 1
+    for _ in range(levels):
+        value = {"x": value}
+    return value
+
+
+@pytest.mark.parametrize(
+    ("changes", "place", "words"),
+    [
+        ({"filter": {"a": deep(400)}}, ".filter", "nested deeper than 100 levels"),
+        ({"pipeline": ({"$set": {"a": deep(5000)}},)}, ".pipeline", "nested deeper than 100 levels"),
+        (
+            {"columns": (ID, ColumnSpec("v", "json", expression={"$literal": deep(400)}))},
+            ".columns.v.expression",
+            "deep",
+        ),
+        ({"filter": {"a": {"$ne": "$x\0y"}}}, ".filter.a.$ne", "U+0000"),
+        ({"filter": {"$expr": {"$toBool": {"$numberDecimal": "sNaN"}}}}, None, ""),
+    ],
+)
+def test_what_no_file_could_hold_is_refused_from_elsewhere_too(changes, place, words):
+    spec = replace(SPEC, **changes)
+    if place is None:
+        compile_table(spec)
+        return
+    with pytest.raises(MappingError) as caught:
+        compile_table(spec)
+    assert caught.value.place.startswith(f"tables.message{place}")
+    assert words in caught.value.problem

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from changesource.exceptions import TableStopped
-from changesource.mapping.compiled import RowFault
+from changesource.mapping.compiled import RowFault, ignore_fault
+from changesource.mapping.documents import Salvaged
 from changesource.mapping.spec import ColumnSpec, TableSpec
 from changesource.stream.batches import BARRIER
 from changesource.stream.events import Event, Kind
@@ -238,3 +239,29 @@ def test_a_document_that_becomes_too_much_gives_no_row(monkeypatch: pytest.Monke
     assert [fault.reason for fault in faults] == ["its rows have more than the 10000 bytes that are allowed"]
     ((_, frames),) = transform.changes(Event("update", T, "accounts", "a", few, before=many))
     assert [json.loads(frame)[1]["tag"] for frame in frames or ()] == ["update"] * 5
+
+
+def test_a_field_that_cannot_be_decoded_counts_only_where_it_is_read() -> None:
+    """A pre-image comes whole, a copy without what is not mapped: both must give the same rows."""
+    spec = replace(MEMBER, error_policy="skip")
+    before = Salvaged(account(("x", 1), ("y", 2)), ("elsewhere",))
+    event = Event("update", T, "accounts", "a", account(("x", 1)), before=before)
+    assert member_changes(event, spec) == [("delete", "y")]
+    unread = Salvaged(account(("x", 1)), ("members",))
+    assert member_changes(replace(event, before=unread), spec) == [("update", ["x", 1])]
+
+
+def test_a_row_has_one_size_however_it_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was copied must be deleted again: it counts as much then."""
+    (table,) = compiled(MEMBER).tables.values()
+    document = account(*((f"u{n}", "é\u2028" * n) for n in range(50)))
+    sizes = [
+        sum(len(frame) - encoder.overhead for frame in table.encoded(document, encoder, ignore_fault))
+        for encoder in (table.inserts, table.updates, table.values)
+    ]
+    assert len(set(sizes)) == 1
+    monkeypatch.setattr("changesource.mapping.compiled.MAX_DOCUMENT_BYTES", sizes[0])
+    assert len(table.encoded(document, table.values, ignore_fault)) == 50
+    assert len(table.changed(document, None, ignore_fault)) == 50
+    monkeypatch.setattr("changesource.mapping.compiled.MAX_DOCUMENT_BYTES", sizes[0] - 1)
+    assert table.encoded(document, table.values, ignore_fault) == table.changed(document, None, ignore_fault) == []

@@ -11,6 +11,9 @@ from changesource.mapping.expressions.numbers import whole
 from changesource.mapping.paths import MISSING
 from changesource.mapping.values import type_name
 
+# More than fit a document: an expression that doubles an array again and again would fill the memory.
+MAX_ELEMENTS = 2_000_000
+
 
 def array(value: object, name: str) -> list[object]:
     """``value``, which must be an array; ``name`` is the operator's, for the error."""
@@ -51,6 +54,8 @@ def _concatenated(values: Iterator[object]) -> object:
         if is_null(value):
             return None
         elements += array(value, "$concatArrays")
+        if len(elements) > MAX_ELEMENTS:
+            raise EvaluationError(f"$concatArrays gives an array of more than {MAX_ELEMENTS} elements")
     return elements
 
 

@@ -37,7 +37,8 @@ def truth(value: object) -> bool:
     if isinstance(value, int | float):
         return value != 0
     if isinstance(value, Decimal128):
-        return value.to_decimal() != 0
+        exact = value.to_decimal()
+        return exact.is_nan() or exact != 0
     return not is_null(value)
 
 

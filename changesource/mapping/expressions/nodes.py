@@ -77,8 +77,8 @@ def folded(run: Run, arguments: Iterable[Node], place: str) -> Node:
         return Node(run)
     try:
         return constant(run([]))
-    except ValueError as exc:
-        raise MappingError(place, str(exc)) from exc
+    except (ValueError, ArithmeticError) as exc:
+        raise MappingError(place, str(exc) or type(exc).__name__) from exc
 
 
 def unary(function: Callable[[object], object]) -> Builder:

@@ -80,7 +80,7 @@ def decimal128(value: Decimal) -> Decimal128:
 
 def is_zero(value: Number) -> bool:
     """Whether a number is zero."""
-    return value.to_decimal() == 0 if isinstance(value, Decimal128) else value == 0
+    return value.to_decimal().is_zero() if isinstance(value, Decimal128) else value == 0
 
 
 def whole(value: object, what: str, bound: int = INT32) -> int:

@@ -28,6 +28,8 @@ from changesource.mapping.expressions.nodes import (
 from changesource.mapping.expressions.numbers import whole
 from changesource.mapping.values import type_name
 
+# What fits a document at all: an expression that doubles a text again and again would fill the memory.
+MAX_TEXT = 16 * 1024 * 1024
 _UPPER = {code: code - 32 for code in range(ord("a"), ord("z") + 1)}
 _LOWER = {code: code + 32 for code in range(ord("A"), ord("Z") + 1)}
 # What $trim takes off by itself (manual: "$trim", "Whitespace Characters").
@@ -66,7 +68,11 @@ def _concat(values: Iterator[object]) -> object:
         if is_null(value):
             return None
         parts.append(string(value, "$concat"))
-    return "".join(parts)
+    return "".join(parts) if sum(map(len, parts)) <= MAX_TEXT else _too_long("$concat")
+
+
+def _too_long(name: str) -> str:
+    raise EvaluationError(f"{name} gives a text of more than {MAX_TEXT} characters")
 
 
 def _cased(name: str, table: dict[int, int]) -> Builder:
@@ -115,7 +121,10 @@ def _trim(name: str, strip: Callable[[str, str], str]) -> Builder:
 def _replace(name: str, count: int) -> Builder:
     def function(get: Get) -> object:
         value, find, by = (_string_or_null(get(argument), name) for argument in ("input", "find", "replacement"))
-        return None if value is None or find is None or by is None else value.replace(find, by, count)
+        if value is None or find is None or by is None:
+            return None
+        grown = len(value) + (len(by) - len(find)) * (min(1, value.count(find)) if count == 1 else value.count(find))
+        return value.replace(find, by, count) if grown <= MAX_TEXT else _too_long(name)
 
     return named(function, ("input", "find", "replacement"))
 

@@ -61,7 +61,9 @@ def inspect(
             if asked.history and name in found and not has_images(found[name]):
                 _switch_images_on(collection, post_images, switch=switch)
             types = {path: _field_type(collection, path) for path in sorted(asked.typed_fields)}
-            answers[name] = Answers(_id_type(collection), types)
+            found_types = _id_types(collection)
+            one = next(iter(found_types)) if len(found_types) == 1 else ""
+            answers[name] = Answers(one, types, mixed=len(found_types) > 1)
         return answers
 
 
@@ -105,8 +107,11 @@ def _field_type(collection: MongoCollection[dict[str, Any]], path: str) -> IdTyp
     return next((ID_TYPES.get(document["type"], "") for document in collection.aggregate(pipeline)), "")
 
 
-def _id_type(collection: MongoCollection[dict[str, Any]]) -> IdType:
-    """MongoDB sorts by type first, so the first and the last ``_id`` tell of all."""
+def _id_types(collection: MongoCollection[dict[str, Any]]) -> set[IdType]:
+    """Return the types of ``_id``, "" for those that cannot be keys.
+
+    MongoDB sorts by type first, so the first and the last ``_id`` tell of all.
+    """
     found: set[IdType] = set()
     for direction in (1, -1):
         pipeline: list[dict[str, Any]] = [
@@ -116,7 +121,7 @@ def _id_type(collection: MongoCollection[dict[str, Any]]) -> IdType:
         ]
         for document in collection.aggregate(pipeline):
             found.add(ID_TYPES.get(document["type"], ""))
-    return found.pop() if len(found) == 1 else ""
+    return found
 
 
 def sample(uri: str, database: str, collection: str, size: int) -> list[Mapping[str, object]]:
