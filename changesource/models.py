@@ -364,9 +364,13 @@ class Lease(models.Model):
     """Which process leads. Written by the daemons alone."""
 
     name = models.CharField(unique=True, help_text="What is led, such as the watcher.")
-    holder = models.CharField(default="", blank=True, help_text="The process that leads.")
-    token = models.PositiveBigIntegerField(default=0, help_text="Rises whenever the holder changes.")
-    expires = models.DateTimeField(help_text="When another process may take over, unless it is renewed.")
+    holder = models.CharField(default="", blank=True, help_text="The process that leads: host, process, and a mark.")
+    token = models.PositiveBigIntegerField(
+        default=0, help_text="Rises with each renewal; standing still, it is given up."
+    )
+    renewed_at = models.DateTimeField(
+        default=timezone.now, help_text="When it was last renewed, by its holder's clock."
+    )
 
     class Meta:
         ordering = ("name",)

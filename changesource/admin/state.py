@@ -90,7 +90,7 @@ class MappingRevisionAdmin(StateAdmin):
 class LeaseAdmin(StateAdmin):
     """Who leads."""
 
-    list_display = ("name", "holder", "token", "expires")
+    list_display = ("name", "holder", "token", "renewed_at")
 
 
 @admin.register(ManagedContent)

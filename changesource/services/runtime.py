@@ -24,6 +24,7 @@ from changesource.protocol.request import StreamRequest
 from changesource.services.bookkeeping import DATABASE_SECONDS, FaultLog, read, write
 from changesource.services.configuration import Published, acurrent
 from changesource.services.downstream import Send
+from changesource.services.leadership import Leadership
 from changesource.services.mending import Mending
 from changesource.services.publisher import Publisher, group_of
 from changesource.services.session import Limits, ReplicaSession
@@ -147,8 +148,23 @@ class Runtime:
         return known
 
     async def watch(self) -> None:
-        """Run the watcher, with what it notes in the database, until cancelled."""
-        watcher = Watcher(
+        """Run the watcher, in one process at a time, until cancelled.
+
+        Where the channel layer is this process's own, others could not hear another's watcher: each has one then.
+        """
+        sign = monotonic()
+        watcher: Watcher | None = None
+
+        async def lead() -> None:
+            nonlocal watcher
+            watcher = self._watcher()
+            await self._watch(watcher)
+
+        seconds = self.settings.lease_seconds if self.settings.redis_url else None
+        await Leadership("watcher", lead, lambda: watcher.last_sign if watcher is not None else sign, seconds).run()
+
+    def _watcher(self) -> Watcher:
+        return Watcher(
             self.source,
             self.publisher,
             self.revision,
@@ -156,6 +172,9 @@ class Runtime:
             keepalive=self.limits.keepalive,
             report=self.faults.report,
         )
+
+    async def _watch(self, watcher: Watcher) -> None:
+        """Run the watcher, with what it notes in the database."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(watcher.run(), name="watcher")
             tasks.create_task(self.faults.run(), name="watcher-faults")

@@ -55,7 +55,8 @@ class Revision:
 class Watcher:
     """Publishes what happens from now on. What was before, replicas read themselves.
 
-    ``position`` is the cluster time up to which everything was published, 0 before the first barrier.
+    ``position`` is the cluster time up to which everything was published, 0 before the first barrier; ``last_sign`` is
+    when, by ``monotonic``, it was last seen to do something.
     """
 
     def __init__(
@@ -79,10 +80,12 @@ class Watcher:
         self._last_barrier = 0.0
         self._too_large = False
         self.position = 0
+        self.last_sign = monotonic()
 
     async def run(self) -> None:
         """Watch until cancelled. Faults are logged and retried; a revision that changed is taken up."""
         while True:
+            self.last_sign = monotonic()
             try:
                 await self._watch()
             except ResetRequired as error:
@@ -129,7 +132,7 @@ class Watcher:
                         if batch.refill:
                             # A collection was made anew, perhaps, without what was switched on.
                             await self._prepare(revision)
-                    now = monotonic()
+                    now = self.last_sign = monotonic()
                     if now - self._last_barrier >= self._keepalive:
                         self._last_barrier = now
                         await heartbeat(self._source)

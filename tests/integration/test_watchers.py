@@ -1,0 +1,87 @@
+"""Three ``runwatcher`` processes over Redis and PostgreSQL: one leads, whatever becomes of it, and nothing is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable
+from typing import Any
+
+from pymongo.database import Database
+
+from devtools.processes import wait_until
+from tests.conftest import DeploymentFactory, MongoServer
+from tests.harness.app import MAPPINGS, Writers, everything, fill, last_write
+from tests.harness.deployment import Running
+from tests.harness.reader import Reader
+
+
+def led(watcher: Running) -> int:
+    """How often it began to lead."""
+    return watcher.log_text().count("leading lease=watcher")
+
+
+def last_said(watcher: Running) -> str:
+    """What it said last of the lease."""
+    lines = [line for line in watcher.log_text().splitlines() if "lease=watcher" in line]
+    return lines[-1] if lines else ""
+
+
+def leaders(watchers: list[Running]) -> list[Running]:
+    return [watcher for watcher in watchers if watcher.exit_code is None and ": leading" in last_said(watcher)]
+
+
+async def test_the_leader_is_killed_paused_and_stopped(
+    deployment: DeploymentFactory, mongodb: MongoServer, mongo: Database[Any]
+) -> None:
+    fill(mongo, 200, others=50)
+    place = deployment("postgres", redis=True, LEASE_SECONDS="1.5")
+    place.configure(mappings=MAPPINGS)
+    server = await asyncio.to_thread(place.server, "--no-watcher")
+    watchers = [place.watcher() for _ in range(3)]
+
+    async def one(before: Callable[[], object] | None = None) -> Running:
+        """Do something, and return who leads, once it is one that did not before."""
+        old = leaders(watchers)
+        if before is not None:
+            await asyncio.to_thread(before)
+        await asyncio.to_thread(
+            wait_until,
+            lambda: len(leaders(watchers)) == 1 and leaders(watchers) != (old if before else []),
+            "a leader",
+            30,
+            detail=lambda: "\n".join(last_said(watcher) for watcher in watchers),
+        )
+        return leaders(watchers)[0]
+
+    reader = Reader(server.stream_url)
+    await reader.sync()
+    first = await one()
+    with Writers(mongodb.uri, mongo.name, threads=1, items=200, pause=0.02) as writers:
+        done = asyncio.Event()
+        following = asyncio.create_task(reader.follow(done.is_set))
+        # Paused: another leads; awake again it steps down.
+        first.signal(signal.SIGSTOP)
+        second = await asyncio.to_thread(
+            wait_until, lambda: next((w for w in watchers if w is not first and led(w)), None), "another", 30
+        )
+        first.signal(signal.SIGCONT)
+        await asyncio.to_thread(
+            wait_until, lambda: "lost the lead" in first.log_text(), "the first one's stepping down", 30
+        )
+        assert await one() is second
+        third = await one(second.kill)
+        assert third is not second
+        # A clean stop hands over at once; the last one left leads on.
+        assert await one(third.stop) not in (second, third)
+        written = writers.total
+        await asyncio.to_thread(wait_until, lambda: writers.total > written + 100, "more writes", 30)
+    done.set()
+    await asyncio.to_thread(last_write, mongo, "item")
+    await following
+    assert reader.model.reset is None
+    key = await asyncio.to_thread(last_write, mongo, "item")
+    await reader.follow(lambda: key in reader.model.rows("item"))
+    for name, rows in (await asyncio.to_thread(everything, mongo)).items():
+        assert reader.model.rows(name) == rows, name
+    assert len(leaders(watchers)) == 1
