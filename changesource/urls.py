@@ -7,7 +7,6 @@ from django.urls import path
 from . import views
 
 urlpatterns = [
-    path("healthz", views.healthz, name="healthz"),
     path("metrics", views.metrics, name="metrics"),
     path("changes/v0/stream", views.stream, name="stream"),
 ]

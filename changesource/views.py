@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 from django.core.handlers.asgi import ASGIRequest
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http import HttpRequest, HttpResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from changesource.conf import settings
 from changesource.exceptions import ZerosourceError
 from changesource.services.access import admit
-
-
-def healthz(request: HttpRequest) -> JsonResponse:
-    """This process is alive. It asks nothing of MongoDB or the database, so an outage there restarts nobody."""
-    return JsonResponse({"status": "ok"})
 
 
 def stream(request: HttpRequest) -> HttpResponse:

@@ -18,6 +18,7 @@ from changesource.exceptions import (
     SettingError,
     SourceRefused,
     SourceUnavailable,
+    ZerosourceError,
 )
 from changesource.mapping.compiled import CompiledMapping
 from changesource.protocol.request import StreamRequest
@@ -38,6 +39,8 @@ logger = logging.getLogger(__name__)
 WATCHER_NOTES_SECONDS = 1.0
 MAX_AGE = 0.5
 PREPARE_SECONDS = 60.0
+READINESS_SECONDS = 1.0
+PING_SECONDS = 2.0
 
 
 def mongodb_uri(chosen: Settings) -> str:
@@ -74,6 +77,7 @@ class Runtime:
         self._asked = -MAX_AGE
         self._prepared = -PREPARE_SECONDS
         self._preparing: asyncio.Task[None] | None = None
+        self._readiness: tuple[float, ZerosourceError | None] = (-READINESS_SECONDS, None)
         self._resyncs: tuple[float, dict[tuple[str, int], str]] = (-MAX_AGE, {})
 
     async def revision(self) -> Revision:
@@ -103,6 +107,26 @@ class Runtime:
             mapping = CompiledMapping.compile(published.specification, self.settings.mongodb_database)
             self._revision = Revision(published.number, mapping)
         return self._revision
+
+    async def check_ready(self) -> None:
+        """Raise ``ZerosourceError`` where replicas could not be served now; MongoDB is asked once a second at most."""
+        await self.revision()
+        asked, problem = self._readiness
+        if monotonic() - asked >= READINESS_SECONDS:
+            problem = await self._source_problem()
+            self._readiness = (monotonic(), problem)
+        if problem is not None:
+            raise problem
+
+    async def _source_problem(self) -> ZerosourceError | None:
+        try:
+            async with asyncio.timeout(PING_SECONDS):
+                await self.source.ping()
+        except TimeoutError:
+            return SourceUnavailable(f"MongoDB did not answer within {PING_SECONDS:g} s.")
+        except (SourceUnavailable, SourceRefused) as error:
+            return error
+        return None
 
     async def session(self, request: StreamRequest, send: Send) -> ReplicaSession:
         """Return a session for a connection; raises as ``revision`` does, and ``UnknownPublication``."""

@@ -236,7 +236,3 @@ async def test_the_admin_has_its_style_without_collectstatic(async_client: Async
     again = await async_client.get(url, headers={"If-Modified-Since": answer.headers["Last-Modified"]})
     assert (again.status_code, again.content) == (304, b"")
     assert (await async_client.head(url)).content == b""
-
-
-def test_healthz(client: Client) -> None:
-    assert client.get("/healthz").json() == {"status": "ok"}

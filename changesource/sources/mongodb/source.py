@@ -193,6 +193,12 @@ class MongoSource:
                 logger.warning("copying goes on after a fault", extra=extra)
                 await backoff.wait()
 
+    async def ping(self) -> None:
+        """Raise ``SourceUnavailable`` where MongoDB does not answer, ``SourceRefused`` where it cannot be watched."""
+        with translated():
+            hello = await self.client.admin.command("hello")
+        check_server(hello)
+
     async def prepare(self, collections: Collection[str], history: Collection[str] = ()) -> None:
         """Check server and collections, and have MongoDB keep post-images where the setting wishes it.
 
@@ -201,9 +207,7 @@ class MongoSource:
         Feeds that are opened from now on read what that gives. Raises ``SourceRefused`` of a kind, or
         ``SourceUnavailable``.
         """
-        with translated():
-            hello = await self.client.admin.command("hello")
-        check_server(hello)
+        await self.ping()
         images = await switch_images_on(self.database, collections, history, self._post_images, self._warned)
         self.full_document = WHEN_AVAILABLE if images else UPDATE_LOOKUP
 
