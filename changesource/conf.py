@@ -54,6 +54,7 @@ class Settings:
     barrier_collection: str
     keepalive_seconds: float
     lease_seconds: float
+    reader_timeout_seconds: float
     group_max_rows: int
     group_max_bytes: int
     group_max_age_ms: int
@@ -102,6 +103,7 @@ def read_settings(variables: MutableMapping[str, str], root: Path) -> Settings:
         barrier_collection=read.collection("BARRIER_COLLECTION", "_zerosource"),
         keepalive_seconds=read.seconds("KEEPALIVE_SECONDS", 10.0, 3600.0),
         lease_seconds=read.seconds("LEASE_SECONDS", 3.0, 300.0),
+        reader_timeout_seconds=read.seconds("READER_TIMEOUT_SECONDS", 300.0, 86400.0),
         group_max_rows=read.integer("GROUP_MAX_ROWS", 1000, 1, 100_000),
         group_max_bytes=read.integer("GROUP_MAX_BYTES", 8 * MIB, 1024, 64 * MIB),
         group_max_age_ms=read.integer("GROUP_MAX_AGE_MS", 200, 1, 60_000),

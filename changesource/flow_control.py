@@ -6,11 +6,19 @@ Plain Daphne hands every frame to Twisted at once, so a snapshot for a slow read
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
+from collections.abc import Callable
+from time import monotonic
 
 from daphne.server import Server
 from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
+
+from changesource.conf import settings
+
+logger = logging.getLogger(__name__)
+LOOKS = 4  # at what is left to be sent, in the time after which a reader counts as gone
 
 
 @implementer(IPushProducer)
@@ -22,9 +30,23 @@ class Drain:
         self._room = asyncio.Event()
         self._room.set()
 
-    async def wait(self) -> None:
-        """Wait until there is room, or the connection is gone."""
-        await self._room.wait()
+    async def wait(self, left: Callable[[], int], seconds: float) -> bool:
+        """Wait until there is room, or the connection is gone; False where nothing was read for ``seconds``.
+
+        ``left`` gives how many bytes wait to be sent: a large frame may take a slow reader longer than that.
+        """
+        before, since = -1, monotonic()
+        while not self._room.is_set():
+            try:
+                async with asyncio.timeout(seconds / LOOKS):
+                    await self._room.wait()
+            except TimeoutError:
+                now = left()
+                if now != before:
+                    before, since = now, monotonic()
+                elif monotonic() - since >= seconds:
+                    return False
+        return True
 
     def pauseProducing(self) -> None:
         """The buffer is full (64 KiB)."""
@@ -50,6 +72,12 @@ def _keep_alive(transport: object) -> None:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4)
 
 
+def _left(transport: object) -> int:
+    """Return how many bytes a Twisted transport holds that the kernel has not taken yet."""
+    buffered = len(getattr(transport, "dataBuffer", b"")) - getattr(transport, "offset", 0)
+    return int(buffered) + int(getattr(transport, "_tempDataLen", 0))
+
+
 class FlowControlServer(Server):  # type: ignore[misc]  # the package has no types
     """Daphne whose ``websocket.send`` waits while the reader is slow.
 
@@ -61,8 +89,12 @@ class FlowControlServer(Server):  # type: ignore[misc]  # the package has no typ
     async def handle_reply(self, protocol: object, message: dict[str, object]) -> None:
         """Pass a message on; for a WebSocket frame, wait until the transport has room."""
         await super().handle_reply(protocol, message)
-        if message["type"] == "websocket.send":
-            await self._drain(protocol).wait()
+        if message["type"] != "websocket.send":
+            return
+        transport, seconds = getattr(protocol, "transport", None), settings().reader_timeout_seconds
+        if not await self._drain(protocol).wait(lambda: _left(transport), seconds) and transport is not None:
+            logger.warning("reader reads nothing any more, closing", extra={"seconds": seconds})
+            transport.abortConnection()
 
     def _drain(self, protocol: object) -> Drain:
         details = self.connections.get(protocol, {})
