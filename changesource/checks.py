@@ -33,11 +33,13 @@ def check_source(app_configs: Sequence[AppConfig] | None, **options: Any) -> lis
     try:
         inspect({})
         # One by one, so that each that is refused is told.
-        for collection, asked in sorted(questions_of(_compiled(tables, found)).items()):
+        for table in _compiled(tables, found):
             try:
-                inspect({collection: asked})
+                inspect(questions_of([table]))
             except SourceRefused as error:
-                found.append(_message(Error, error))
+                told = _message(Error, error)
+                if told not in found:  # another table of the collection
+                    found.append(told)
     except SourceRefused as error:
         found.append(_message(Error, error))
     except SourceUnavailable as error:

@@ -26,13 +26,9 @@ FIELD_OF_KEY = {
     "filter": "filter",
     "pipeline": "pipeline",
     "primaryKey": "primary_key",
-    "primary_key": "primary_key",
     "idType": "id_type",
-    "id_type": "id_type",
     "errorPolicy": "error_policy",
-    "error_policy": "error_policy",
     "largeIntegers": "large_integers",
-    "large_integers": "large_integers",
 }
 
 

@@ -91,7 +91,7 @@ class ColumnMappingFormSet(ColumnFormSet):
         for form in kept:
             name = form.instance.name
             if place == name or place.startswith(f"{name}."):
-                key = place.removeprefix(name).lstrip(".").partition(".")[0]
+                key = place.removeprefix(name).lstrip(".").partition(".")[0].replace("keyType", "key_type")
                 form.add_error(key if key in form.fields else "name", error.problem)
                 return True
         return False

@@ -26,8 +26,8 @@ def check_table(spec: TableSpec) -> None:
     place = f"tables.{spec.name}"
     _check_name(spec.name, place, "a table's name")
     _check_collection(spec.collection, f"{place}.collection")
-    _check_choice(spec.error_policy, _ERROR_POLICIES, f"{place}.error_policy")
-    _check_choice(spec.large_integers, _LARGE_INTEGERS, f"{place}.large_integers")
+    _check_choice(spec.error_policy, _ERROR_POLICIES, f"{place}.errorPolicy")
+    _check_choice(spec.large_integers, _LARGE_INTEGERS, f"{place}.largeIntegers")
     check_values(f"{place}.filter", spec.filter)
     check_values(f"{place}.pipeline", list(spec.pipeline))
     _check_columns(spec.columns, f"{place}.columns")
@@ -79,7 +79,7 @@ def _check_columns(columns: tuple[ColumnSpec, ...], place: str) -> None:
 
 
 def _check_key(spec: TableSpec, place: str) -> None:
-    own = f"{place}.primary_key"
+    own = f"{place}.primaryKey"
     if not spec.primary_key:
         raise MappingError(own, "names no column")
     columns = {column.name: column for column in spec.columns}
@@ -95,10 +95,10 @@ def _check_key(spec: TableSpec, place: str) -> None:
         if column.optional:
             raise MappingError(f"{at}.optional", "the primary key cannot be optional")
     if spec.id_type:
-        _check_choice(spec.id_type, ID_TYPES, f"{place}.id_type")
+        _check_choice(spec.id_type, ID_TYPES, f"{place}.idType")
     for column in spec.columns:
         if column.key_type:
-            at = f"{place}.columns.{column.name}.key_type"
+            at = f"{place}.columns.{column.name}.keyType"
             _check_choice(column.key_type, ID_TYPES, at)
             if column.name not in spec.primary_key:
                 raise MappingError(at, "only a column of the primary key has one")

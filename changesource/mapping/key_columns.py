@@ -78,7 +78,7 @@ def _image_of_id(spec: TableSpec, column: ColumnSpec, provenance: Provenance, pl
     fitting = [kind for kind in KEY_TYPES[column.type] if kind in allowed]
     if spec.id_type and spec.id_type not in fitting:
         of = f"a {column.type} key column" if allowed == ID_TYPES else "this expression"
-        raise MappingError(f"{place}.id_type", f"_id of type {spec.id_type} does not fit {of}")
+        raise MappingError(f"{place}.idType", f"_id of type {spec.id_type} does not fit {of}")
     image = compile_key(spec.id_type, column.type, "_id", fitting)
     if isinstance(origin, ImageOf) and origin.kind == "base64":
         return lambda value: _base64(image(value))
@@ -99,7 +99,7 @@ def _with_id(column: ColumnSpec, image: Image | None, place: str) -> KeyColumn:
 def _of_field(column: ColumnSpec, place: str) -> KeyColumn:
     read = compile_expression(column.source, f"{place}.columns.{column.name}")
     if column.key_type and column.key_type not in KEY_TYPES[column.type]:
-        at = f"{place}.columns.{column.name}.key_type"
+        at = f"{place}.columns.{column.name}.keyType"
         raise MappingError(at, f"a {column.type} key column cannot hold {column.key_type}")
     return KeyColumn(column.name, compile_key(column.key_type, column.type, "the field"), read)
 
@@ -111,7 +111,7 @@ def _fields(columns: Sequence[ColumnSpec], provenance: Provenance, place: str) -
         origin = provenance.of_expression(column.source)
         if not isinstance(origin, tuple):
             raise MappingError(
-                f"{place}.primary_key",
+                f"{place}.primaryKey",
                 'two documents could have one key: it needs a column that shows _id, or {"$toString": "$_id"}, or '
                 f"columns that all show, unchanged, fields of a unique index; {column.name} shows neither",
             )

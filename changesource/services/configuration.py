@@ -76,6 +76,7 @@ def publish(by: str, note: str = "", inspect: Inspect | None = None) -> MappingR
 
     def prepare(basis: store.Basis) -> Callable[[], MappingRevision]:
         check(basis.draft)
+        _check_can_be_asked(basis.draft, inspect)
         served = to_serve(basis.draft, inspect)
         return lambda: _record(served, by, note)
 
@@ -130,10 +131,11 @@ def import_specification(
         merged = _merged(basis.draft, spec)
         check(merged)
         changes = _changes(basis.draft, spec)
-        served = None if dry_run else to_serve(merged, inspect)
+        _check_can_be_asked(merged, inspect)
+        served = to_serve(merged, inspect)
 
         def finish() -> Changes:
-            if served is not None:
+            if not dry_run:
                 store.save(spec, managed_by="")
                 _record(served, by, note)
             return changes
@@ -194,6 +196,7 @@ def _take_managed(
         )
         merged = _only_known(_merged(kept, spec))
         check(merged)
+        _check_can_be_asked(merged, inspect)
         served = to_serve(merged, inspect)
 
         def finish() -> MappingRevision | None:
@@ -254,7 +257,7 @@ def _typed(table: TableSpec, found: Answers, served: TableSpec | None) -> TableS
     fields = key_fields(compile_table(table))
     if found.mixed and not table.id_type and not fields:
         raise MappingError(
-            f"tables.{table.name}.id_type",
+            f"tables.{table.name}.idType",
             "the collection's _id has several BSON types; declare the one that has rows (others are row errors)",
         )
     known = {column.name: column for column in served.columns} if served is not None else {}
@@ -269,6 +272,34 @@ def _typed(table: TableSpec, found: Answers, served: TableSpec | None) -> TableS
     id_type = table.id_type or found.id_type or (served.id_type if served is not None else "")
     columns = tuple(replace(column, key_type=key_type(column)) for column in table.columns)
     return replace(table, id_type=id_type, columns=columns)
+
+
+def _check_can_be_asked(spec: Specification, inspect: Inspect | None) -> None:
+    """Refuse tables of whose keys MongoDB must be asked where none is configured."""
+    if inspect is not None:
+        return
+    for table in spec.tables:
+        if table.enabled and key_fields(compile_table(table)):
+            raise ConfigurationUnavailable(
+                f"The key of table {table.name} needs a unique index, and MONGODB_URI is not set to ask for it.",
+                remedy="Set MONGODB_URI to that of the server; the embedded MongoDB's is printed at its start.",
+            )
+        if table.enabled and not table.id_type:
+            logger.warning("the type of _id is not known, MONGODB_URI is not set", extra={"table": table.name})
+
+
+def unresolved(table: TableSpec) -> Mapping[str, Questions]:
+    """What must be found out of a table's collection to know the types of its key, and no more."""
+    asked = questions_of([compile_table(table)])[table.collection]
+    return {table.collection: Questions(typed_fields=asked.typed_fields)}
+
+
+def resolved(table: TableSpec, inspect: Inspect | None) -> TableSpec:
+    """``table`` with the types of its key as publishing it would find them; raises as ``publish`` does."""
+    published = current()
+    served = {one.name: one for one in published.specification.tables} if published else {}
+    answers = {} if inspect is None else inspect(unresolved(table))
+    return _typed(table, answers.get(table.collection, Answers()), served.get(table.name))
 
 
 def _inspected(tables: Collection[TableSpec], inspect: Inspect | None) -> Mapping[str, Answers]:

@@ -16,6 +16,8 @@ from changesource.exceptions import MappingError, TableStopped
 from changesource.mapping.compiled import SHOWN, MappedTable, RowFault
 from changesource.mapping.rows import JsonRow
 from changesource.mapping.spec import TableSpec
+from changesource.services.configuration import resolved
+from changesource.services.inspection import inspector
 from changesource.services.runtime import mongodb_uri
 from changesource.sources.mongodb.inspect import documents_by_id, sample
 from changesource.store.mappings import read_draft
@@ -47,6 +49,7 @@ def preview_table(chosen: Settings, name: str, *, document_id: str = "", size: i
     if spec is None:
         raise MappingError(f"tables.{name}", "there is no such table")
     uri = mongodb_uri(chosen)
+    spec = resolved(spec, inspector(switch=False))
     if document_id:
         found = documents_by_id(uri, chosen.mongodb_database, spec.collection, ids_of(document_id))
     else:

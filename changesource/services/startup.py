@@ -16,7 +16,8 @@ from django.db import OperationalError, connection
 
 from changesource.backoff import Backoff
 from changesource.conf import Settings
-from changesource.exceptions import ConfigurationUnavailable, DatabaseUnavailable, SourceUnavailable
+from changesource.exceptions import ConfigurationUnavailable, DatabaseUnavailable, KeyNotUnique, SourceUnavailable
+from changesource.mapping.questions import questions_of
 from changesource.mapping.rows import compile_table
 from changesource.services import configuration
 from changesource.services.inspection import inspector
@@ -121,8 +122,19 @@ def check_source(chosen: Settings) -> None:
     """
     try:
         asyncio.run(_check_source(chosen))
+        _check_keys()
     except SourceUnavailable as error:
         logger.warning("MongoDB does not answer yet", extra={"error": str(error)})
+
+
+def _check_keys() -> None:
+    """Tell of keys whose unique index is gone, or that were published without MongoDB being asked."""
+    inspect, published = inspector(switch=False), configuration.current()
+    for table in published.specification.tables if inspect is not None and published is not None else ():
+        try:
+            inspect(questions_of([compile_table(table)]))  # type: ignore[misc]
+        except KeyNotUnique as error:
+            logger.error("two documents may have one key", extra={"table": table.name, "error": str(error)})
 
 
 async def _check_source(chosen: Settings) -> None:

@@ -196,7 +196,7 @@ def test_what_publishing_does_is_said_before(admin_client: Client) -> None:
     refused = "These ask for a publication that would not exist, and would be refused: b/0."
     assert said(admin_client) == f"{resets} {refused}"
     TableMapping.objects.filter(name="one").update(primary_key=["missing"])
-    assert said(admin_client).startswith("The draft cannot be published as it is: tables.one.primary_key")
+    assert said(admin_client).startswith("The draft cannot be published as it is: tables.one.primaryKey")
 
 
 def test_an_unsound_draft_is_not_published(admin_client: Client) -> None:

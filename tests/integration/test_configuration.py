@@ -169,7 +169,7 @@ def test_the_types_of_key_fields_are_found_when_published_and_stay() -> None:
 
 def test_a_type_of_id_that_does_not_fit_is_refused() -> None:
     numbers = entry(columns={"id": {"type": "number", "path": "_id"}})
-    with pytest.raises(MappingError, match="id_type"):
+    with pytest.raises(MappingError, match="idType"):
         import_specification(spec_of({"a": numbers}), "me", inspect=lambda _: {"messages": Answers("objectId")})
     assert not TableMapping.objects.exists()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,13 +15,15 @@ from django.core.management.base import SystemCheckError
 from pymongo.database import Database
 
 from changesource import conf
-from changesource.exceptions import KeyNotUnique, MappingError, PostImagesMissing
+from changesource.exceptions import ConfigurationUnavailable, KeyNotUnique, MappingError, PostImagesMissing
 from changesource.mapping.formats import read_specification
 from changesource.mapping.questions import Answers, Questions
 from changesource.models import MappingRevision
+from changesource.services import startup
 from changesource.services.configuration import import_specification
 from changesource.services.inspection import inspector
 from changesource.sources.mongodb.inspect import inspect
+from changesource.store import mappings
 from tests.conftest import MongoServer
 from tests.harness.failpoints import failing
 
@@ -101,7 +104,7 @@ def test_a_collection_with_ids_of_several_types_needs_one_to_be_declared(databas
         "plain": {"collection": "plain", "columns": {"id": {"type": "string", "path": "_id"}}, "primaryKey": ["id"]}
     }
     database["plain"].insert_many([{"_id": 1}, {"_id": "1"}])
-    with pytest.raises(MappingError, match=r"tables.plain.id_type: the collection's _id has several BSON types"):
+    with pytest.raises(MappingError, match=r"tables.plain.idType: the collection's _id has several BSON types"):
         published(tables)
     tables["plain"]["idType"] = "string"
     assert published(tables)["plain"]["idType"] == "string"
@@ -145,12 +148,62 @@ def test_a_table_that_cannot_have_images_is_refused(
 
 def test_the_check_tells_of_each_table_and_changes_nothing(database: Database[Any]) -> None:
     database["accounts"].insert_one({"_id": OID})
-    import_specification(read_specification({**SEAT, **MEMBER}), "me")
+    mappings.save(read_specification({**SEAT, **MEMBER}), managed_by="")
     with pytest.raises(SystemCheckError, match=r"(?s)changesource.ZS317\).*table seat"):
         call_command("check", tags=["changesource"])
     assert not has_images(database, "accounts")
     database["seats"].create_index("place", unique=True)
     call_command("check", tags=["changesource"])
+
+
+def test_each_table_that_lacks_an_index_is_told_by_the_check_and_at_the_start(
+    database: Database[Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    second = {"other": {**SEAT["seat"], "columns": {"holder": {"type": "string", "path": "holder"}}}}
+    second["other"]["primaryKey"] = ["holder"]
+    for field in ("place", "holder"):
+        database["seats"].create_index(field, unique=True)
+    published({**SEAT, **second})
+    database["seats"].drop_indexes()
+    with pytest.raises(SystemCheckError) as caught:
+        call_command("check", tags=["changesource"])
+    assert "table seat shows place" in str(caught.value)
+    assert "table other shows holder" in str(caught.value)
+    startup._check_keys()
+    assert [record.table for record in caplog.records if record.message == "two documents may have one key"] == [
+        "other",
+        "seat",
+    ]
+
+
+def test_a_dry_run_refuses_what_the_import_refuses_and_switches_nothing_on(
+    database: Database[Any], tmp_path: Path
+) -> None:
+    database["accounts"].insert_one({"_id": OID})
+    file = tmp_path / "mappings.json"
+    file.write_text(json.dumps(SEAT))
+    with pytest.raises(CommandError, match=r"Nothing was changed\. ZS317"):
+        call_command("importmappings", str(file), dry_run=True)
+    file.write_text(json.dumps(MEMBER))
+    call_command("importmappings", str(file), dry_run=True)
+    assert not has_images(database, "accounts")
+    assert not MappingRevision.objects.exists()
+
+
+def test_without_mongodb_a_key_by_an_index_is_refused() -> None:
+    with pytest.raises(
+        ConfigurationUnavailable, match="The key of table seat needs a unique index, and MONGODB_URI is"
+    ):
+        import_specification(read_specification(SEAT), "me")
+
+
+def test_a_preview_knows_the_types_that_publishing_finds(database: Database[Any]) -> None:
+    database["seats"].insert_many(
+        [{"_id": OID, "place": "a", "holder": "x"}, {"_id": "odd", "place": 7, "holder": "y"}]
+    )
+    database["seats"].create_index("place", unique=True)
+    published(SEAT)
+    assert "error   column place: the field is of type int, declared is string" in previewed("seat", "--id", "odd")
 
 
 def previewed(*arguments: str) -> str:

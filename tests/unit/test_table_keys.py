@@ -105,13 +105,13 @@ def test_expressions_that_differ_wherever_the_id_does_are_keys(source, expected)
 
 
 NO_KEYS = [
-    ({"expression": {"$toLower": "$_id"}}, {}, ".primary_key", "id shows neither"),
-    ({"expression": {"$concat": ["$_id", "x"]}}, {}, ".primary_key", "two documents could have one key"),
-    ({"expression": {"$hexToBase64Url": "$_id"}}, {}, ".primary_key", "two documents could have one key"),
-    ({"expression": {"$toString": "$_id"}}, {"id_type": "number"}, ".id_type", "number does not fit this expression"),
-    ({"path": "email"}, {"pipeline": ({"$set": {"email": {"$toLower": "$email"}}},)}, ".primary_key", "shows neither"),
+    ({"expression": {"$toLower": "$_id"}}, {}, ".primaryKey", "id shows neither"),
+    ({"expression": {"$concat": ["$_id", "x"]}}, {}, ".primaryKey", "two documents could have one key"),
+    ({"expression": {"$hexToBase64Url": "$_id"}}, {}, ".primaryKey", "two documents could have one key"),
+    ({"expression": {"$toString": "$_id"}}, {"id_type": "number"}, ".idType", "number does not fit this expression"),
+    ({"path": "email"}, {"pipeline": ({"$set": {"email": {"$toLower": "$email"}}},)}, ".primaryKey", "shows neither"),
     ({"expression": "$$ROOT.$_id"}, {}, ".columns.id", "starts with $"),
-    ({"path": "_id"}, {"pipeline": ({"$set": {"_id": 1}},)}, ".primary_key", "shows neither"),
+    ({"path": "_id"}, {"pipeline": ({"$set": {"_id": 1}},)}, ".primaryKey", "shows neither"),
     ({"path": "_id"}, {"pipeline": ({"$replaceWith": "$a"},), "id_type": "string"}, None, ""),
 ]
 

@@ -38,7 +38,9 @@ class Command(CodedCommand):
                 spec = read_specification(data)
             else:
                 spec = combine(read_schema(parse(read_file(schema), str(schema))), read_mappings(data))
-            changes = import_specification(spec, "importmappings", file.name, inspect=inspector(), dry_run=dry_run)
+            changes = import_specification(
+                spec, "importmappings", file.name, inspect=inspector(switch=not dry_run), dry_run=dry_run
+            )
         except ZerosourceError as exc:
             raise CommandError(f"Nothing was changed. {exc}") from exc
         for word, names in (("made", changes.made), ("changed", changes.changed), ("unchanged", changes.unchanged)):
