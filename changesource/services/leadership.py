@@ -55,6 +55,9 @@ class Leadership:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
                 await self._release()
+            if self._seconds is not None:
+                # Whoever waits goes first: what made this one give up may not have passed.
+                await asyncio.sleep(self._seconds)
 
     async def _acquire(self, seconds: float) -> None:
         """Return once the lease is ours: it was free, or its holder has not renewed it for ``seconds``."""
