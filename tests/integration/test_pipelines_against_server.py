@@ -113,15 +113,12 @@ BY_NAME: dict[str, st.SearchStrategy[dict[str, Any]]] = {
 }
 MORE = st.lists(st.sampled_from(STAGES).flatmap(lambda name: BY_NAME[name]), max_size=2)
 # Where the stand-in errs; tests/unit/test_pipelines.py holds what is right, and a MongoDB is asked all.
-# 1. It leaves a value that has no fields as it is where a field below it is computed. MongoDB puts a document of the
-#    new field in its place (manual: "$addFields", "Overwriting an existing field").
-# 2. $unset and $project take no field away from the documents in an array (manual: "$unset", which is what $project is
-#    that removes fields).
-# 3. $mergeObjects of several takes an array for the documents in it; MongoDB refuses it (evaluate_object.cpp, as in
-#    test_expressions_against_server.py).
-# 4. Some longs are ints, as in test_expressions_against_server.py: here the index of $unwind (manual: "$unwind", whose
-#    examples show NumberLong).
-# 5. What is given to a second field is one value in both: $unwind of a path below one changes the other.
+# 1. Dotted paths in stages: it leaves a value that has no fields as it is where a field below it is computed, for which
+#    MongoDB puts a document in its place (manual: "$addFields", "Overwriting an existing field"); $unset and $project
+#    take no field away from the documents in an array (manual: "$unset"); and see INDEXES.
+# 2. What is given to a second field is one value in both: $unwind of a path below one changes the other.
+# 3. $mergeObjects of an array among several, and ints for longs (here the index of $unwind), as in
+#    test_expressions_against_server.py.
 
 
 def fields_below(pipeline: list[dict[str, Any]]) -> bool:
