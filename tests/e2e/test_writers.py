@@ -19,7 +19,6 @@ from tests.harness.replicas import settle, stored_watermark
 ITEMS = 50_000
 FEW_ITEMS = 2_000
 WRITES = 5_000
-KILLS = 10
 TABLES = list(PIPELINES)
 # Slow enough that the copy cannot end, whatever buffers are on the way, before enough was written.
 HELD_BACK = 20_000
@@ -79,10 +78,13 @@ def test_writers_during_the_initial_sync(
         check_watermarks(proxy.connections)
 
 
+# On a busy machine ten take so long that zero-cache 1.9.0 begins to purge its change log, maybe beyond what the replica
+# has that it was killed with: see docs/limits.md.
+@pytest.mark.parametrize("kills", [4, pytest.param(10, marks=pytest.mark.slow)])
 def test_zero_cache_killed_in_mid_stream(
-    deployment: DeploymentFactory, mongodb: MongoServer, mongo: Database[Any], zero_cache: ZeroCacheFactory
+    deployment: DeploymentFactory, mongodb: MongoServer, mongo: Database[Any], zero_cache: ZeroCacheFactory, kills: int
 ) -> None:
-    """Ten times, while writers run: it always comes back from a higher place, and ends exact."""
+    """Again and again, while writers run: it always comes back from a higher place, and ends exact."""
     fill(mongo, FEW_ITEMS)
     place = deployment()
     place.configure(mappings=MAPPINGS)
@@ -91,13 +93,13 @@ def test_zero_cache_killed_in_mid_stream(
         cache.wait_ready()
         # Gentle ones: they run all the time, and zero-cache needs the processor to start.
         with Writers(mongodb.uri, mongo.name, threads=2, items=FEW_ITEMS, pause=0.1) as writers:
-            for _ in range(KILLS):
+            for _ in range(kills):
                 kill_in_mid_stream(cache, proxy, writers)
         settle(cache, mongo, TABLES)
         assert cache.exits == []
         marks = [connection.last_watermark for connection in proxy.connections]
         assert marks[0] == ""
-        assert len(set(marks)) == len(marks) >= KILLS + 2
+        assert len(set(marks)) == len(marks) >= kills + 2
         assert marks == sorted(marks)
         check_watermarks(proxy.connections)
         the_check_finds_a_repeat(proxy.connections)
