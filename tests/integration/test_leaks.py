@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,16 @@ async def come_and_go(url: str, number: int, frames: int) -> None:
             socket.transport.abort()
 
 
+@pytest.fixture
+def dropped_sockets() -> Iterator[None]:
+    """Take here, after the test, what it left to the garbage collector."""
+    yield
+    gc.collect()
+
+
+# The driver does not close the socket of a connection that it was opening when that was cancelled; its end does.
+@pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+@pytest.mark.usefixtures("dropped_sockets")
 @pytest.mark.django_db(transaction=True)
 async def test_sessions_that_end_in_mid_snapshot_leave_no_task_or_cursor(
     secantusdb: Callable[..., SecantusDB],
