@@ -130,9 +130,11 @@ def check_source(chosen: Settings) -> None:
 def _check_keys() -> None:
     """Tell of keys whose unique index is gone, or that were published without MongoDB being asked."""
     inspect, published = inspector(switch=False), configuration.current()
-    for table in published.specification.tables if inspect is not None and published is not None else ():
+    if inspect is None or published is None:
+        return
+    for table in published.specification.tables:
         try:
-            inspect(questions_of([compile_table(table)]))  # type: ignore[misc]
+            inspect(questions_of([compile_table(table)]))
         except KeyNotUnique as error:
             logger.error("two documents may have one key", extra={"table": table.name, "error": str(error)})
 
