@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import operator
 import uuid
+from collections.abc import Callable
 from datetime import datetime
 
 from bson.binary import Binary
@@ -19,7 +21,7 @@ from bson.regex import Regex
 from bson.timestamp import Timestamp
 from bson.tz_util import utc
 
-from changesource.mapping.paths import Missing, as_document
+from changesource.mapping.paths import MISSING, Missing, Test, as_document
 from changesource.mapping.regexes import options_of
 
 # In the driver's own time zone object: two dates that share it are subtracted twice as fast.
@@ -129,3 +131,56 @@ def _number_key(value: object) -> tuple[object, ...]:
 
 
 NAN_KEY = (NUMBER, 0)
+
+
+# A value against one that a filter names.
+
+ORDERED: dict[str, Callable[[tuple[object, ...], tuple[object, ...]], bool]] = {
+    "$gt": operator.gt,
+    "$gte": operator.ge,
+    "$lt": operator.lt,
+    "$lte": operator.le,
+}
+
+
+def equals(wanted: object) -> Test:
+    """Whether a value equals ``wanted``, as `find` compares: null equals what is missing too."""
+    if wanted is None:
+        return lambda value: value is None or value is MISSING
+    if isinstance(wanted, bool):
+        return lambda value: value is wanted
+    if isinstance(wanted, str):
+        # By exact type: the driver shows JavaScript code as a subclass of str.
+        return lambda value: type(value) is str and value == wanted
+    kind, key = bson_class(wanted), order_key(wanted)
+    return lambda value: bson_class(value) == kind and order_key(value) == key
+
+
+def one_of(wanted: list[object]) -> Test:
+    """Whether a value equals one of ``wanted``."""
+    null = None in wanted
+    keys = frozenset(order_key(one) for one in wanted)
+    kinds = {key[0] for key in keys}
+
+    def test(value: object) -> bool:
+        if value is MISSING:
+            return null
+        return bson_class(value) in kinds and order_key(value) in keys
+
+    return test
+
+
+def ordered(name: str, wanted: object) -> Test:
+    """Whether a value is of the class of ``wanted`` and stands to it as ``name``, one of ``ORDERED``, says."""
+    if wanted is None or order_key(wanted) == NAN_KEY:
+        # Null and NaN are equal to themselves and in no order with anything.
+        return equals(wanted) if name in ("$gte", "$lte") else lambda value: False
+    compare, kind, key = ORDERED[name], bson_class(wanted), order_key(wanted)
+
+    def test(value: object) -> bool:
+        if bson_class(value) != kind:
+            return False
+        own = order_key(value)
+        return own != NAN_KEY and compare(own, key)
+
+    return test

@@ -7,7 +7,6 @@ JSON. All else is refused when it is compiled, at its exact place.
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -15,7 +14,7 @@ from bson.decimal128 import Decimal128
 from bson.regex import Regex
 
 from changesource.exceptions import MappingError
-from changesource.mapping.comparison import NAN_KEY, bson_class, order_key
+from changesource.mapping.comparison import NAN_KEY, ORDERED, equals, one_of, order_key, ordered
 from changesource.mapping.expressions import compile_expression
 from changesource.mapping.expressions.conversions import TYPE_CODES, bson_type
 from changesource.mapping.expressions.logic import truth
@@ -25,12 +24,6 @@ from changesource.mapping.paths import MISSING, Document, Path, Predicate, Test,
 from changesource.mapping.regexes import OPTIONS, compile_regex
 from changesource.mapping.spec import Json
 
-ORDERED: dict[str, Callable[[tuple[object, ...], tuple[object, ...]], bool]] = {
-    "$gt": operator.gt,
-    "$gte": operator.ge,
-    "$lt": operator.lt,
-    "$lte": operator.le,
-}
 LOGICAL = ("$and", "$or", "$nor")
 TOP_LEVEL = (*LOGICAL, "$expr")
 FIELD_OPERATORS = (
@@ -129,7 +122,7 @@ def _operator(name: str, value: Json, place: str) -> _Criterion:
     if build is not None:
         return build(value, place)
     if name in ORDERED:
-        return _entered(_ordered(name, _plain(value, place)))
+        return _entered(ordered(name, _plain(value, place)))
     raise MappingError(place, f"operator {name} is not supported; supported are {', '.join(FIELD_OPERATORS)}")
 
 
@@ -166,11 +159,11 @@ def _plain(value: Json, place: str) -> object:
 def _equality(value: Json, place: str) -> _Criterion:
     """What a field must equal, or match where it is a regular expression."""
     found = literal(value, place)
-    return _entered(_matches(found, value, place) if isinstance(found, Regex) else _equals(found))
+    return _entered(_matches(found, value, place) if isinstance(found, Regex) else equals(found))
 
 
 def _eq(value: Json, place: str) -> _Criterion:
-    return _entered(_equals(_plain(value, place)))
+    return _entered(equals(_plain(value, place)))
 
 
 def _ne(value: Json, place: str) -> _Criterion:
@@ -187,7 +180,7 @@ def _in(value: Json, place: str) -> _Criterion:
             searches.append(_matches(found, member, f"{place}.{index}"))
         else:
             plain.append(found)
-    test = _one_of(plain)
+    test = one_of(plain)
     if not searches:
         return _entered(test)
     return _entered(lambda one: test(one) or any(search(one) for search in searches))
@@ -392,46 +385,6 @@ _BUILDERS: dict[str, Callable[[Json, str], _Criterion]] = {
     "$elemMatch": _elem_match,
     "$size": _size,
 }
-
-
-def _equals(wanted: object) -> Test:
-    if wanted is None:
-        return lambda value: value is None or value is MISSING
-    if isinstance(wanted, bool):
-        return lambda value: value is wanted
-    if isinstance(wanted, str):
-        # By exact type: the driver shows JavaScript code as a subclass of str.
-        return lambda value: type(value) is str and value == wanted
-    kind, key = bson_class(wanted), order_key(wanted)
-    return lambda value: bson_class(value) == kind and order_key(value) == key
-
-
-def _one_of(wanted: list[object]) -> Test:
-    null = None in wanted
-    keys = frozenset(order_key(one) for one in wanted)
-    kinds = {key[0] for key in keys}
-
-    def test(value: object) -> bool:
-        if value is MISSING:
-            return null
-        return bson_class(value) in kinds and order_key(value) in keys
-
-    return test
-
-
-def _ordered(name: str, wanted: object) -> Test:
-    if wanted is None or order_key(wanted) == NAN_KEY:
-        # Null and NaN are equal to themselves and in no order with anything.
-        return _equals(wanted) if name in ("$gte", "$lte") else lambda value: False
-    compare, kind, key = ORDERED[name], bson_class(wanted), order_key(wanted)
-
-    def test(value: object) -> bool:
-        if bson_class(value) != kind:
-            return False
-        own = order_key(value)
-        return own != NAN_KEY and compare(own, key)
-
-    return test
 
 
 def _all(predicates: list[Predicate]) -> Predicate:

@@ -15,7 +15,7 @@ from changesource.exceptions import MappingError
 from changesource.mapping.expressions import compile_expression
 from changesource.mapping.filters import compile_filter
 from changesource.mapping.paths import MISSING, Document, Path, as_document, split_path
-from changesource.mapping.projection import compile_add_fields, compile_project, compile_unset
+from changesource.mapping.projection import Projection, compile_add_fields, compile_project, compile_unset
 from changesource.mapping.provenance import Provenance
 from changesource.mapping.spec import Json
 
@@ -73,6 +73,7 @@ def compile_pipeline(stages: Sequence[Json], place: str) -> Pipeline:
 
 
 _Built: TypeAlias = tuple[Shape, Provenance]
+_Build: TypeAlias = Callable[[Json, str, Provenance], _Built]
 
 
 def _match(stage: Json, place: str, before: Provenance) -> _Built:
@@ -82,19 +83,12 @@ def _match(stage: Json, place: str, before: Provenance) -> _Built:
     return (lambda document: (document,) if matches(document) else ()), before
 
 
-def _project(stage: Json, place: str, before: Provenance) -> _Built:
-    projection = compile_project(stage, place)
-    return (lambda document: (projection(document),)), before.projected(projection)
+def _projecting(compile_stage: Callable[[Json, str], Projection]) -> _Build:
+    def build(stage: Json, place: str, before: Provenance) -> _Built:
+        projection = compile_stage(stage, place)
+        return (lambda document: (projection(document),)), before.projected(projection)
 
-
-def _add_fields(stage: Json, place: str, before: Provenance) -> _Built:
-    projection = compile_add_fields(stage, place)
-    return (lambda document: (projection(document),)), before.projected(projection)
-
-
-def _unset(stage: Json, place: str, before: Provenance) -> _Built:
-    projection = compile_unset(stage, place)
-    return (lambda document: (projection(document),)), before.projected(projection)
+    return build
 
 
 def _replace_root(stage: Json, place: str, before: Provenance) -> _Built:
@@ -178,13 +172,13 @@ def _with(document: Document, path: Path, value: object) -> Document:
     return copy
 
 
-_STAGES: dict[str, Callable[[Json, str, Provenance], _Built]] = {
+_STAGES: dict[str, _Build] = {
     "$match": _match,
     "$unwind": _unwind,
-    "$addFields": _add_fields,
-    "$set": _add_fields,
-    "$unset": _unset,
-    "$project": _project,
+    "$addFields": _projecting(compile_add_fields),
+    "$set": _projecting(compile_add_fields),
+    "$unset": _projecting(compile_unset),
+    "$project": _projecting(compile_project),
     "$replaceRoot": _replace_root,
     "$replaceWith": _replace_with,
 }

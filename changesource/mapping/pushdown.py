@@ -14,7 +14,8 @@ from bson.datetime_ms import DatetimeMS
 from bson.int64 import Int64
 from bson.objectid import ObjectId
 
-from changesource.mapping.filters import ORDERED, is_operators
+from changesource.mapping.comparison import ORDERED
+from changesource.mapping.filters import is_operators
 from changesource.mapping.literals import literal
 from changesource.mapping.spec import Json
 

@@ -288,17 +288,13 @@ def _check_can_be_asked(spec: Specification, inspect: Inspect | None) -> None:
             logger.warning("the type of _id is not known, MONGODB_URI is not set", extra={"table": table.name})
 
 
-def unresolved(table: TableSpec) -> Mapping[str, Questions]:
-    """What must be found out of a table's collection to know the types of its key, and no more."""
-    asked = questions_of([compile_table(table)])[table.collection]
-    return {table.collection: Questions(typed_fields=asked.typed_fields)}
-
-
 def resolved(table: TableSpec, inspect: Inspect | None) -> TableSpec:
     """``table`` with the types of its key as publishing it would find them; raises as ``publish`` does."""
     published = current()
     served = {one.name: one for one in published.specification.tables} if published else {}
-    answers = {} if inspect is None else inspect(unresolved(table))
+    # Of the types of the key alone: what publishing would refuse can be looked at all the same.
+    fields = questions_of([compile_table(table)])[table.collection].typed_fields
+    answers = {} if inspect is None else inspect({table.collection: Questions(typed_fields=fields)})
     return _typed(table, answers.get(table.collection, Answers()), served.get(table.name))
 
 
