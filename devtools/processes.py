@@ -231,7 +231,8 @@ class ManagedProcess:
             # no longer be told to belong to it.
             members.update(self.pids())
             left = alive(members)
-            for pid in left:
+            # The root first, or it may end by itself as its children do, and with another exit code.
+            for pid in sorted(left, key=lambda pid: pid != self.pid):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             return self._popen.poll() is not None and not left
