@@ -120,10 +120,7 @@ class Runtime:
 
     async def _source_problem(self) -> ZerosourceError | None:
         try:
-            async with asyncio.timeout(PING_SECONDS):
-                await self.source.ping()
-        except TimeoutError:
-            return SourceUnavailable(f"MongoDB did not answer within {PING_SECONDS:g} s.")
+            await self.source.ping(PING_SECONDS)
         except (SourceUnavailable, SourceRefused) as error:
             return error
         return None

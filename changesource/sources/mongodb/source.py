@@ -8,6 +8,7 @@ from time import monotonic
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
+import pymongo
 from bson import ObjectId
 from bson.binary import UuidRepresentation
 from bson.codec_options import CodecOptions, DatetimeConversion
@@ -193,8 +194,16 @@ class MongoSource:
                 logger.warning("copying goes on after a fault", extra=extra)
                 await backoff.wait()
 
-    async def ping(self) -> None:
-        """Raise ``SourceUnavailable`` where MongoDB does not answer, ``SourceRefused`` where it cannot be watched."""
+    async def ping(self, seconds: float) -> None:
+        """Raise ``SourceUnavailable`` where MongoDB is silent, ``SourceRefused`` where it cannot be watched.
+
+        The driver keeps the time itself. Cancelled as its own wait for a server ends, it raises its lock's
+        ``RuntimeError``.
+        """
+        with pymongo.timeout(seconds):
+            await self._check_server()
+
+    async def _check_server(self) -> None:
         with translated():
             hello = await self.client.admin.command("hello")
         check_server(hello)
@@ -207,7 +216,7 @@ class MongoSource:
         Feeds that are opened from now on read what that gives. Raises ``SourceRefused`` of a kind, or
         ``SourceUnavailable``.
         """
-        await self.ping()
+        await self._check_server()
         images = await switch_images_on(self.database, collections, history, self._post_images, self._warned)
         self.full_document = WHEN_AVAILABLE if images else UPDATE_LOOKUP
 
