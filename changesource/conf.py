@@ -59,6 +59,8 @@ class Settings:
     group_max_bytes: int
     group_max_age_ms: int
     snapshot_batch_rows: int
+    snapshot_cursors: int
+    snapshot_catch_up_seconds: float
     layer_capacity: int
     max_frame_bytes: int
     data_dir: Path
@@ -108,6 +110,8 @@ def read_settings(variables: MutableMapping[str, str], root: Path) -> Settings:
         group_max_bytes=read.integer("GROUP_MAX_BYTES", 8 * MIB, 1024, 64 * MIB),
         group_max_age_ms=read.integer("GROUP_MAX_AGE_MS", 200, 1, 60_000),
         snapshot_batch_rows=read.integer("SNAPSHOT_BATCH_ROWS", 1000, 1, 100_000),
+        snapshot_cursors=read.integer("SNAPSHOT_CURSORS", 4, 1, 1000),
+        snapshot_catch_up_seconds=read.seconds("SNAPSHOT_CATCH_UP_SECONDS", 300.0, 86400.0),
         layer_capacity=read.integer("LAYER_CAPACITY", 100, 1, 100_000),
         # zero-cache itself refuses frames from 100 MiB on, and one row may take 32 MiB.
         max_frame_bytes=read.integer("MAX_FRAME_BYTES", 64 * MIB, 33 * MIB, 100 * MIB - 1),

@@ -307,6 +307,11 @@ class Watermark(models.Model):
         default=False, help_text="Set: the replica is told to sync anew, when connected or as soon as it is."
     )
     lag_ms = models.BigIntegerField(null=True, blank=True, help_text="How old the last change was when it was sent.")
+    snapshot = OrderedJSONField(
+        null=True,
+        blank=True,
+        help_text="How far its last snapshot is: rows sent, documents read, about how many are expected, the rate.",
+    )
 
     class Meta:
         ordering = ("kind", "app_id", "shard_num")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
@@ -39,12 +40,33 @@ class StateAdmin(AnyModelAdmin):
         return False
 
 
+def snapshot_in_words(snapshot: dict[str, Any] | None) -> str:
+    """What ``CopyProgress.as_dict`` gave, for people."""
+    if not snapshot or not snapshot["expected"]:
+        return "-"
+    words = f"{snapshot['rows']:,} rows of {snapshot['documents']:,} documents"
+    if snapshot["documents"] >= snapshot["expected"]:
+        return words
+    words += f", of about {snapshot['expected']:,} ({snapshot['documents'] / snapshot['expected']:.0%})"
+    if snapshot["seconds_left"] is None:
+        return words
+    left = timedelta(seconds=snapshot["seconds_left"])
+    return f"{words}, {snapshot['documents_per_second']:,} a second, {left} left"
+
+
 @admin.register(Watermark)
 class WatermarkAdmin(StateAdmin):
     """The watcher's and the replicas' positions."""
 
-    list_display = ("kind", "app_id", "shard_num", "state", "lag_ms", "updated_at", "sent", "acked", "message")
+    list_display = (
+        "kind", "app_id", "shard_num", "state", "shown_snapshot", "lag_ms", "updated_at", "sent", "acked", "message",
+    )  # fmt: skip
     actions = ("ask_to_resync", "forget")
+
+    @admin.display(description="snapshot")
+    def shown_snapshot(self, watermark: Watermark) -> str:
+        """How far the last snapshot is, in words."""
+        return snapshot_in_words(watermark.snapshot)
 
     @admin.action(description="Sync the selected replicas anew (each is reset, then reads everything again)")
     def ask_to_resync(self, request: HttpRequest, queryset: QuerySet[Model]) -> None:

@@ -1,27 +1,30 @@
 """Fills tables from their collections within one open transaction, exact although writers never stop.
 
-Each collection is copied by one cursor that reads nothing older than a position; then a barrier is written, and all
-changes between the position and the barrier are replayed. Rows are upserts, so whatever the copy saw of a change,
-what is left is the state at the barrier.
+Collections are copied by cursors that read nothing older than a position; then a barrier is written, and all changes
+between the position and the barrier are replayed. Rows are upserts, so whatever the copy saw of a change, what is left
+is the state at the barrier. A long copy does so every few minutes, and goes on from that barrier by another cursor.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import TypeAlias, TypeVar
 
 from changesource.backoff import Backoff
-from changesource.exceptions import SourceUnavailable, TableStopped
+from changesource.exceptions import SourceRefused, SourceUnavailable, TableStopped
 from changesource.mapping.compiled import CompiledMapping, MappedTable, Report
+from changesource.protocol.watermark import Watermark
 from changesource.services.correcting import correct
 from changesource.services.downstream import Downstream
+from changesource.services.limits import Limits
+from changesource.services.progress import CopyProgress
 from changesource.services.replay import batches
-from changesource.sources.base import ChangeSource
-from changesource.stream.grouping import Bounds
+from changesource.sources.base import ChangeSource, CollectionCopy, Document
 from changesource.stream.transform import Corrections, Transform
 
 logger = logging.getLogger(__name__)
@@ -29,6 +32,9 @@ T = TypeVar("T")
 FRAME_ROWS = 1000
 FRAME_BYTES = 1024 * 1024
 REPLAY_IDLE_MS = 100
+PROGRESS_SECONDS = 10.0
+# How long a reader that takes nothing keeps its turn while others wait for one.
+PATIENCE_SECONDS = 2.0
 
 
 Stopped: TypeAlias = Callable[["TableStopped | None"], None]
@@ -61,7 +67,7 @@ async def persistently(action: Callable[[], Awaitable[T]], stopped: Stopped | No
 
 @dataclass
 class _Rows:
-    """Encoded rows of one table that wait to be sent.
+    """Encoded rows of one table that wait to be sent; ``progress`` counts those that were taken.
 
     In an initial sync they are lists that go into one ``backfill`` frame; later each is an ``insert`` frame, since
     zero-cache takes ``backfill`` only there.
@@ -69,6 +75,7 @@ class _Rows:
 
     table: MappedTable
     backfill: bool
+    progress: CopyProgress
     rows: list[bytes] = field(default_factory=list)
     size: int = 0
 
@@ -79,17 +86,17 @@ class _Rows:
         self.size += sum(map(len, rows))
         return len(self.rows) >= FRAME_ROWS or self.size >= FRAME_BYTES
 
-    async def send(self, downstream: Downstream) -> int:
-        """Send what waits; return how many rows that were."""
+    def taken(self, watermark: Watermark) -> list[bytes]:
+        """Return what waits, as frames of the transaction of ``watermark``, and forget it."""
         rows, self.rows, self.size = self.rows, [], 0
-        if rows:
-            frames = [self.table.frames.backfill(self.table.columns, rows, downstream.opened)]
-            await downstream.frames(frames if self.backfill else rows)
-        return len(rows)
+        self.progress.rows += len(rows)
+        if not self.backfill or not rows:
+            return rows
+        return [self.table.frames.backfill(self.table.columns, rows, watermark)]
 
 
 class Filling:
-    """Fills some of a replica's tables. ``rows`` counts what was copied."""
+    """Fills some of a replica's tables. ``progress`` says how far it is."""
 
     def __init__(
         self,
@@ -97,7 +104,7 @@ class Filling:
         mapping: CompiledMapping,
         name: str,
         *,
-        bounds: Bounds,
+        limits: Limits,
         report: Report,
         backfill: bool,
         stopped: Stopped | None = None,
@@ -109,12 +116,15 @@ class Filling:
         self._source = source
         self._mapping = mapping
         self._name = name
-        self._bounds = bounds
+        self._limits = limits
         self._report = report
         self._backfill = backfill
         self._stopped = stopped
         self._corrections: Corrections = {}
-        self.rows = 0
+        self._wanted: set[str] = set()
+        self._position = 0
+        self._said = monotonic()
+        self.progress = CopyProgress()
 
     async def barrier(self) -> int:
         """Write a barrier and return its cluster time; waits for MongoDB as long as it takes."""
@@ -125,20 +135,28 @@ class Filling:
 
         Return the position that the replica shows then, a barrier's or later. The caller commits.
         """
-        position, wanted = began, set(collections)
-        while wanted:
-            if wanted & set(self._mapping.with_history):
-                # Before the copy: what changes without history must be copied again.
-                await persistently(self._prepare)
-            for collection in sorted(wanted):
-                await self._copied(downstream, collection, position)
-            position, wanted = await self._replay(downstream, position, await self.barrier())
-        return position
+        self._position, self._wanted = began, set(collections)
+        for collection in self._wanted:
+            self.progress.expect(collection, await self._estimate(collection))
+        while self._wanted:
+            while self._wanted:
+                collection = min(self._wanted)
+                self._wanted.discard(collection)
+                await self._copied(downstream, collection)
+            # This may want collections again.
+            await self._catch_up(downstream)
+        return self._position
+
+    async def _estimate(self, collection: str) -> int:
+        """Return about how many documents will be copied; 0 where that cannot be had: it is only shown."""
+        with suppress(SourceUnavailable, SourceRefused):
+            return await self._source.estimate(collection)
+        return 0
 
     async def _prepare(self) -> None:
         await self._source.prepare(self._mapping.needs, self._mapping.with_history)
 
-    async def _copied(self, downstream: Downstream, collection: str, began: int) -> None:
+    async def _copied(self, downstream: Downstream, collection: str) -> None:
         tries = 0
 
         async def attempt() -> None:
@@ -147,24 +165,85 @@ class Filling:
             if tries > 1:
                 # A table stopped half-way: it begins anew.
                 await downstream.frames(t.frames.truncate for t in self._mapping.by_collection[collection])
-            await self._copy(downstream, collection, began)
+            await self._copy(downstream, collection)
 
+        if collection in self._mapping.with_history:
+            # Before the copy: what changes without history must be copied again.
+            await persistently(self._prepare)
         await persistently(attempt, self._stopped)
+        self.progress.end(collection)
+        logger.info("collection copied", extra={"collection": collection, "rows": self.progress.rows})
 
-    async def _copy(self, downstream: Downstream, collection: str, began: int) -> None:
-        waiting = [_Rows(table, self._backfill) for table in self._mapping.by_collection[collection]]
-        documents = self._source.documents(collection, began, self._mapping.needs[collection])
-        async with aclosing(documents):
-            async for batch in documents:
-                for document in batch:
-                    for rows in waiting:
-                        if rows.add(document, self._report):
-                            self.rows += await rows.send(downstream)
-                # Mapping a batch takes a while: let pings and other replicas have their turn.
-                await asyncio.sleep(0)
-        for rows in waiting:
-            self.rows += await rows.send(downstream)
-        logger.info("collection copied", extra={"collection": collection, "rows": self.rows})
+    async def _copy(self, downstream: Downstream, collection: str) -> None:
+        copy = self._source.copy(collection, self._mapping.needs[collection])
+        self.progress.begin(collection)
+        while not await self._copy_some(downstream, copy, collection):
+            # With no cursor open: one that is older than what is replayed could bring back what was deleted.
+            await self._catch_up(downstream)
+
+    async def _copy_some(self, downstream: Downstream, copy: CollectionCopy, collection: str) -> bool:
+        """Copy for a while, and not on while a slow reader would keep others from theirs; True once all is copied."""
+        tables = [_Rows(table, self._backfill, self.progress) for table in self._mapping.by_collection[collection]]
+        sending: asyncio.Task[None] | None = None
+        done = False
+        try:
+            async with self._turn(), aclosing(copy.batches(self._position)) as batches:
+                until = monotonic() + self._limits.catch_up
+                async for batch in batches:
+                    frames = self._frames(batch, tables, downstream.opened)
+                    self.progress.read(collection, len(batch))
+                    sending = asyncio.create_task(downstream.frames(frames), name="snapshot-sending")
+                    if not await self._sent(sending) or monotonic() >= until:
+                        break
+                    self._say_progress()
+                else:
+                    done = True
+            if sending is not None:
+                await sending
+        finally:
+            if sending is not None:
+                sending.cancel()
+        await downstream.frames(frame for rows in tables for frame in rows.taken(downstream.opened))
+        return done
+
+    def _frames(self, batch: Iterable[Document], tables: list[_Rows], watermark: Watermark) -> list[bytes]:
+        """Return what is to be sent of a batch; the rest waits in ``tables`` for more."""
+        frames: list[bytes] = []
+        for document in batch:
+            for rows in tables:
+                if rows.add(document, self._report):
+                    frames += rows.taken(watermark)
+        return frames
+
+    async def _sent(self, sending: asyncio.Task[None]) -> bool:
+        """Wait for it; False where that takes long and others wait for a turn."""
+        while not sending.done():
+            await asyncio.wait([sending], timeout=PATIENCE_SECONDS)
+            if not sending.done() and self._limits.turns.waiting:
+                return False
+        await sending
+        return True
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """Have a turn to read; it is said where that takes waiting."""
+        turns = self._limits.turns
+        if turns.all_taken:
+            logger.info("copying waits for its turn", extra={"replica": self._name, "turns": turns.count})
+        self.progress.waits = turns.all_taken
+        async with turns.one():
+            self.progress.waits = False
+            yield
+
+    def _say_progress(self) -> None:
+        if monotonic() - self._said >= PROGRESS_SECONDS:
+            self._said = monotonic()
+            logger.info("copying", extra={"replica": self._name} | self.progress.as_dict())
+
+    async def _catch_up(self, downstream: Downstream) -> None:
+        """Replay what has changed until now; collections that were put into place by a rename are wanted again."""
+        self._position, replaced = await self._replay(downstream, self._position, await self.barrier())
+        self._wanted |= replaced
 
     async def _replay(self, downstream: Downstream, began: int, until: int) -> tuple[int, set[str]]:
         """Send what changed from ``began`` until at least ``until``, within the open transaction.
@@ -185,7 +264,9 @@ class Filling:
 
         async def play() -> None:
             nonlocal position
-            stream = batches(self._source, transform, needs, position, bounds=self._bounds, idle_ms=REPLAY_IDLE_MS)
+            stream = batches(
+                self._source, transform, needs, position, bounds=self._limits.bounds, idle_ms=REPLAY_IDLE_MS
+            )
             async with aclosing(stream):
                 async for batch in stream:
                     if batch is None:

@@ -13,8 +13,9 @@ from changesource.protocol.messages import create_tables
 from changesource.protocol.request import StreamRequest
 from changesource.services.downstream import Downstream
 from changesource.services.filling import Filling, Stopped
+from changesource.services.limits import Limits
+from changesource.services.progress import CopyProgress
 from changesource.sources.base import ChangeSource
-from changesource.stream.grouping import Bounds
 
 
 class InitialSync:
@@ -26,20 +27,20 @@ class InitialSync:
         mapping: CompiledMapping,
         request: StreamRequest,
         *,
-        bounds: Bounds,
+        limits: Limits,
         report: Report,
         stopped: Stopped | None = None,
     ) -> None:
         """``mapping`` is the replica's part; ``report`` hears of documents that give no row; see also ``Filling``."""
         name = f"{request.app_id}/{request.shard_num}"
-        self._filling = Filling(source, mapping, name, bounds=bounds, report=report, backfill=True, stopped=stopped)
+        self._filling = Filling(source, mapping, name, limits=limits, report=report, backfill=True, stopped=stopped)
         self._mapping = mapping
         self._request = request
 
     @property
-    def rows(self) -> int:
-        """How many rows were copied so far."""
-        return self._filling.rows
+    def progress(self) -> CopyProgress:
+        """How far it is."""
+        return self._filling.progress
 
     async def barrier(self) -> int:
         """Fix T0; waits for MongoDB as long as it takes."""

@@ -26,10 +26,12 @@ from changesource.services.bookkeeping import DATABASE_SECONDS, FaultLog, read, 
 from changesource.services.configuration import Published, acurrent
 from changesource.services.downstream import Send
 from changesource.services.leadership import Leadership
+from changesource.services.limits import Limits
 from changesource.services.mending import Mending
 from changesource.services.publisher import Publisher, group_of
-from changesource.services.session import Limits, ReplicaSession
+from changesource.services.session import ReplicaSession
 from changesource.services.subscriber import Subscriber
+from changesource.services.turns import Turns
 from changesource.services.watcher import Revision, Watcher
 from changesource.sources.mongodb.source import MongoSource, servers_of
 from changesource.store import watermarks
@@ -71,6 +73,8 @@ class Runtime:
         self.limits = Limits(
             Bounds(chosen.group_max_rows, chosen.group_max_bytes, chosen.group_max_age_ms / 1000),
             chosen.keepalive_seconds,
+            Turns(chosen.snapshot_cursors),
+            chosen.snapshot_catch_up_seconds,
         )
         self._revision: Revision | None = None
         self._published: Published | None = None
@@ -133,7 +137,7 @@ class Runtime:
         self._preparing = asyncio.create_task(self._prepare(revision), name="prepare")
         first = True
 
-        async def may_go_on() -> None:
+        async def may_go_on(replica_version: str) -> None:
             nonlocal revision, first
             newest = await self.revision()
             if newest != revision:
@@ -144,7 +148,7 @@ class Runtime:
             fresh, first = first, False
             version = (await self._resyncs_wanted(fresh=fresh)).get((request.app_id, request.shard_num))
             # A replica of another version has synced since, even where the database could not take note of it.
-            if version is not None and (not version or request.replica_version in ("", version)):
+            if version is not None and (not version or replica_version in ("", version)):
                 raise ResyncWanted()
 
         return ReplicaSession(request, revision.mapping, self.source, self.subscriber, self.limits, send, may_go_on)

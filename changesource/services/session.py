@@ -27,14 +27,15 @@ from changesource.services.correcting import correct
 from changesource.services.downstream import Downstream, Send
 from changesource.services.filling import Filling
 from changesource.services.initial_sync import InitialSync
+from changesource.services.limits import Limits
 from changesource.services.mailbox import Mailbox
+from changesource.services.progress import CopyProgress
 from changesource.services.replay import batches
 from changesource.services.subscriber import Subscriber
 from changesource.services.watcher import heartbeat
 from changesource.sources.base import ChangeSource
 from changesource.store import watermarks
 from changesource.stream.batches import Batch
-from changesource.stream.grouping import Bounds
 from changesource.stream.transform import Corrections, Transform
 
 logger = logging.getLogger(__name__)
@@ -65,14 +66,6 @@ class Tallies:
     pulled: int = 0
 
 
-@dataclass(frozen=True)
-class Limits:
-    """``keepalive`` is in seconds."""
-
-    bounds: Bounds
-    keepalive: float
-
-
 class ReplicaSession:
     """Serves one connection: the initial sync, or all that comes after ``lastWatermark``.
 
@@ -88,12 +81,12 @@ class ReplicaSession:
         subscriber: Subscriber,
         limits: Limits,
         send: Send,
-        may_go_on: Callable[[], Awaitable[None]] | None = None,
+        may_go_on: Callable[[str], Awaitable[None]] | None = None,
     ) -> None:
         """``whole`` is the published mapping, of which the request names a part (``UnknownPublication``).
 
-        ``may_go_on`` is asked before streaming and twice a second while it lasts; it raises ``ResetRequired`` where
-        the mappings have changed or an operator wishes it.
+        ``may_go_on`` is asked of the replica's version, before streaming and twice a second while that or a snapshot
+        lasts; it raises ``ResetRequired`` where the mappings have changed or an operator wishes it.
         """
         self.request = request
         self.tallies = Tallies()
@@ -110,6 +103,7 @@ class ReplicaSession:
         self._state = self._state_before = "connected"
         self._message = ""
         self._downstream: Downstream | None = None
+        self._progress: CopyProgress | None = None
         self._corrections: Corrections = {}
         # Collections that the open transaction says must be read again, once it is whole.
         self._to_refill: set[str] = set()
@@ -152,12 +146,12 @@ class ReplicaSession:
     async def _serve(self) -> None:
         if self.request.last_watermark:
             if self._may_go_on is not None:
-                await self._may_go_on()
+                await self._may_go_on(self.request.replica_version)
             downstream = self._downstream = await self._resume()
             self._state = "streaming"
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._stream(downstream), name="replica-stream")
-                tasks.create_task(self._watch_over(), name="replica-oversight")
+                tasks.create_task(self._watch_over(self.request.replica_version), name="replica-oversight")
         else:
             self._state = "syncing"
             await self._initial_sync()
@@ -173,7 +167,7 @@ class ReplicaSession:
             self._source,
             self._mapping,
             request,
-            bounds=self._limits.bounds,
+            limits=self._limits,
             report=self.faults.report,
             stopped=self._note_stop,
         )
@@ -187,9 +181,13 @@ class ReplicaSession:
 
         downstream = self._downstream = Downstream(self._send, fingerprint, self._mapping.tables, began)
         started = monotonic()
-        position = await sync.run(downstream, began, remember)
+        self._progress = sync.progress
+        async with asyncio.TaskGroup() as tasks:
+            oversight = tasks.create_task(self._watch_over(str(version)), name="replica-oversight")
+            position = await sync.run(downstream, began, remember)
+            oversight.cancel()
         seconds = round(monotonic() - started, 3)
-        extra = self._names() | {"rows": sync.rows, "seconds": seconds, "position": position}
+        extra = self._names() | {"rows": sync.progress.rows, "seconds": seconds, "position": position}
         logger.info("initial sync done", extra=extra)
 
     async def _later_than_before(self, sync: InitialSync) -> int:
@@ -224,11 +222,11 @@ class ReplicaSession:
         logger.info("replica resumes", extra=self._names() | {"watermark": last, "position": position})
         return downstream
 
-    async def _watch_over(self) -> None:
-        """Ask twice a second whether this may go on; the refusal ends the stream."""
+    async def _watch_over(self, replica_version: str) -> None:
+        """Ask twice a second whether this may go on; the refusal ends the stream, or the snapshot."""
         while self._may_go_on is not None:
             await asyncio.sleep(OVERSIGHT_SECONDS)
-            await self._may_go_on()
+            await self._may_go_on(replica_version)
 
     async def _stream(self, downstream: Downstream) -> None:
         backoff = Backoff()
@@ -337,10 +335,11 @@ class ReplicaSession:
             self._source,
             self._mapping,
             f"{request.app_id}/{request.shard_num}",
-            bounds=self._limits.bounds,
+            limits=self._limits,
             report=self.faults.report,
             backfill=False,
         )
+        self._progress = filling.progress
         await downstream.batch(batch, commit=False)
         # Not from the batch's end, which may be that of an event of others.
         position = await filling.fill(downstream, downstream.opened.cluster_time, collections)
@@ -353,10 +352,11 @@ class ReplicaSession:
 
     async def _note_progress(self) -> None:
         await self._write_progress(self._state, connected=True)
-        written, at = ("", "", ""), monotonic()
+        written, at = ("", "", "", 0), monotonic()
         while True:
             await asyncio.sleep(PROGRESS_SECONDS)
-            now = (self._state, self._sent(), self._acked)
+            rows = self._progress.rows if self._progress else 0
+            now = (self._state, self._sent(), self._acked, rows)
             # Again after a while, since an older connection of the replica may end, and say so, after this one began.
             if now != written or monotonic() - at >= PROGRESS_AGAIN_SECONDS:
                 written, at = now, monotonic()
@@ -364,7 +364,11 @@ class ReplicaSession:
 
     async def _write_progress(self, state: str, *, connected: bool = False) -> None:
         lag = self._downstream.lag if self._downstream else None
-        progress = watermarks.Progress(state, self._sent(), self._acked, self._message, lag)
+        copied, message = self._progress, self._message
+        if copied is not None and copied.waits:
+            message = message or f"Waits for its turn: {self._limits.turns.count} snapshots read at a time."
+        snapshot = copied.as_dict() if copied else None
+        progress = watermarks.Progress(state, self._sent(), self._acked, message, lag, snapshot)
         request = self.request
         await write(watermarks.note_progress, request.app_id, request.shard_num, progress, connected=connected)
 

@@ -25,6 +25,17 @@ class ChangeFeed(Protocol):
         """Free what the server holds for it."""
 
 
+class CollectionCopy(Protocol):
+    """Reads the documents of one collection, in one turn or several."""
+
+    def batches(self, not_before: int) -> AsyncGenerator[Sequence[Document], None]:
+        """Give what is left, each batch read at the cluster time ``not_before`` or later.
+
+        It may be closed after any batch; another call goes on after the last document that was given. So does a lost
+        cursor: each document that is present throughout comes once.
+        """
+
+
 class ChangeSource(Protocol):
     """One database.
 
@@ -46,13 +57,8 @@ class ChangeSource(Protocol):
         The feed raises ``HistoryLost`` where the event at ``after`` does not come again.
         """
 
-    def documents(
-        self, collection: str, not_before: int, needs: CollectionNeeds
-    ) -> AsyncGenerator[Sequence[Document], None]:
-        """Give the documents of a collection that ``needs`` names, or more, each batch read at ``not_before`` or later.
-
-        A lost cursor is opened anew after the last document, so each document present throughout comes once.
-        """
+    def copy(self, collection: str, needs: CollectionNeeds) -> CollectionCopy:
+        """Return a copy, not begun, of the collection's documents that ``needs`` names, or more."""
 
     async def prepare(self, collections: Collection[str], history: Collection[str] = ()) -> None:
         """Check that these collections can be watched, and switch on in them what watching needs.
@@ -62,7 +68,7 @@ class ChangeSource(Protocol):
         """
 
     async def find(self, collection: str, document_ids: Sequence[object], needs: CollectionNeeds) -> Sequence[Document]:
-        """Return those of the documents with these ids that are there, as ``documents`` gives them."""
+        """Return those of the documents with these ids that are there, as a copy gives them."""
 
     async def estimate(self, collection: str) -> int:
         """Return about how many documents the collection has."""

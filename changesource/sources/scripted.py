@@ -175,25 +175,9 @@ class ScriptedSource:
         await self.enter("feed")
         return ScriptedFeed(self, {*needs, BARRIERS}, after, self.feed_batch)
 
-    async def documents(
-        self, collection: str, not_before: int, needs: CollectionNeeds = EVERYTHING
-    ) -> AsyncGenerator[Sequence[Document], None]:
-        """See ``ChangeSource.documents``: every batch shows what is there when it is read."""
-        if not_before > self.now:
-            raise SourceUnavailable("asked for what is not there yet")
-        last: tuple[str, Any] | None = None
-        while True:
-            try:
-                await self.enter("documents")
-            except SourceUnavailable:
-                continue
-            present = self._read_state(not_before).get(collection, {})
-            order = sorted(key for key in map(_order, present) if last is None or key > last)
-            batch = [deepcopy(present[key[1]]) for key in order[: self.snapshot_batch]]
-            if not batch:
-                return
-            last = order[len(batch) - 1]
-            yield batch
+    def copy(self, collection: str, needs: CollectionNeeds = EVERYTHING) -> ScriptedCopy:
+        """See ``ChangeSource.copy``."""
+        return ScriptedCopy(self, collection)
 
     async def prepare(self, collections: Collection[str], history: Collection[str] = ()) -> None:
         """See ``ChangeSource.prepare``: from now on, events of ``history`` bear what was before, if it is not lost."""
@@ -257,7 +241,7 @@ class ScriptedSource:
         """How much of the log readers see."""
         return len(self._log) if self._majority is None else self._majority[1]
 
-    def _read_state(self, not_before: int) -> State:
+    def read_state(self, not_before: int) -> State:
         """Return what a read that waits for ``not_before`` sees."""
         if self._lagging is not None:
             self._lagging = max(self._lagging, not_before)
@@ -299,6 +283,34 @@ class ScriptedSource:
         for feed in self.feeds:
             feed.arrived.set()
         return self.now
+
+
+class ScriptedCopy:
+    """A ``CollectionCopy`` of a ``ScriptedSource``: every batch shows what is there when it is read."""
+
+    def __init__(self, source: ScriptedSource, collection: str) -> None:
+        """See ``ChangeSource.copy``."""
+        self._source = source
+        self._collection = collection
+        self._last: tuple[str, Any] | None = None
+
+    async def batches(self, not_before: int) -> AsyncGenerator[Sequence[Document], None]:
+        """See ``CollectionCopy.batches``."""
+        source = self._source
+        if not_before > source.now:
+            raise SourceUnavailable("asked for what is not there yet")
+        while True:
+            try:
+                await source.enter("documents")
+            except SourceUnavailable:
+                continue
+            present = source.read_state(not_before).get(self._collection, {})
+            order = sorted(key for key in map(_order, present) if self._last is None or key > self._last)
+            batch = [deepcopy(present[key[1]]) for key in order[: source.snapshot_batch]]
+            if not batch:
+                return
+            self._last = order[len(batch) - 1]
+            yield batch
 
 
 class History:

@@ -39,6 +39,7 @@ def begin_sync(app_id: str, shard_num: int, publications: Sequence[str], replica
         "acked": "",
         "state": "syncing",
         "message": "",
+        "snapshot": None,
         "connected_at": timezone.now(),
         "updated_at": timezone.now(),
     }
@@ -56,7 +57,8 @@ def end_sync(app_id: str, shard_num: int, replica_version: str, position: int) -
 class Progress:
     """What a connection tells of itself; an empty text leaves what was there.
 
-    ``lag`` is how old the last change was when it was sent, in whole seconds; None before the first.
+    ``lag`` is how old the last change was when it was sent, in whole seconds; None before the first. ``snapshot`` is
+    how far the copying is, or was at its end, as JSON; None where there was none.
     """
 
     state: str
@@ -64,6 +66,7 @@ class Progress:
     acked: str = ""
     message: str = ""
     lag: int | None = None
+    snapshot: dict[str, object] | None = None
 
 
 def note_progress(app_id: str, shard_num: int, progress: Progress, *, connected: bool = False) -> None:
@@ -76,6 +79,8 @@ def note_progress(app_id: str, shard_num: int, progress: Progress, *, connected:
         values["acked"] = progress.acked
     if progress.lag is not None:
         values["lag_ms"] = progress.lag * 1000
+    if progress.snapshot is not None:
+        values["snapshot"] = progress.snapshot
     if connected:
         values["connected_at"] = now
     Row.objects.update_or_create(values, kind=Row.Kind.REPLICA, app_id=app_id, shard_num=shard_num)

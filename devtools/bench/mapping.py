@@ -20,7 +20,7 @@ from bson.objectid import ObjectId
 
 from changesource.mapping.compiled import MappedTable, ignore_fault
 from changesource.mapping.spec import ColumnSpec, Json, TableSpec
-from changesource.sources.mongodb.source import CODEC_OPTIONS
+from changesource.sources.mongodb.decoding import CODEC_OPTIONS
 
 RESULT = Path(__file__).resolve().parents[2] / "docs" / "benchmarks" / "mapping.json"
 DOCUMENTS = 5000

@@ -78,6 +78,29 @@ def test_writers_during_the_initial_sync(
         check_watermarks(proxy.connections)
 
 
+def test_a_snapshot_that_catches_up_while_it_copies(
+    deployment: DeploymentFactory,
+    mongodb: MongoServer,
+    mongo: Database[Any],
+    zero_cache: ZeroCacheFactory,
+    order: Order,
+) -> None:
+    """zero-cache takes rows, changes and rows again in one transaction; in the end it equals MongoDB row for row."""
+    fill(mongo, FEW_ITEMS * 5)
+    place = deployment(SNAPSHOT_CATCH_UP_SECONDS="0.01", SNAPSHOT_BATCH_ROWS="1500")
+    place.configure(mappings=MAPPINGS)
+    with RecordingProxy(place.server().port) as proxy:
+        with Writers(mongodb.uri, mongo.name, threads=2, items=FEW_ITEMS * 5, pause=0.02) as writers:
+            cache = zero_cache(proxy.stream_url)
+            wait_until(lambda: proxy.connections and proxy.connections[0].commits, "the snapshot", 90)
+            assert writers.total > 100
+        settle(cache, mongo, TABLES)
+        assert cache.exits == []
+        check_watermarks(proxy.connections)
+    # T0, Tb, and one after each turn of a copy.
+    assert len(order.wait(6)) >= 6
+
+
 # On a busy machine ten take so long that zero-cache 1.9.0 begins to purge its change log, maybe beyond what the replica
 # has that it was killed with: see docs/limits.md.
 @pytest.mark.parametrize("kills", [4, pytest.param(10, marks=pytest.mark.slow)])

@@ -11,14 +11,16 @@ from channels.db import database_sync_to_async
 from changesource.mapping.compiled import CompiledMapping
 from changesource.protocol.request import StreamRequest
 from changesource.services.downstream import Send
-from changesource.services.session import Limits, ReplicaSession
+from changesource.services.limits import Limits
+from changesource.services.session import ReplicaSession
 from changesource.services.subscriber import Subscriber
+from changesource.services.turns import Turns
 from changesource.sources.base import ChangeSource
 from changesource.stream.grouping import Bounds
 from tests.harness.model import ModelReplica
 from tests.harness.waiting import DEADLINE, until
 
-LIMITS = Limits(Bounds(rows=20, age=0.02), keepalive=30.0)
+LIMITS = Limits(Bounds(rows=20, age=0.02), keepalive=30.0, turns=Turns(1000), catch_up=300.0)
 
 
 class Replica:
@@ -97,8 +99,6 @@ class Connection:
         self.task = asyncio.create_task(self.session.run())
 
     async def _send(self, frame: str) -> None:
-        while self.paused:
-            await asyncio.sleep(0.001)
         await asyncio.sleep(0)
         replica = self.replica
         if replica.on_frame is not None:
@@ -108,6 +108,9 @@ class Connection:
         if watermark is not None:
             self.session.ack(watermark)
             replica.on_commit(watermark)
+        # As with a socket, whose buffer takes a frame and then has no room.
+        while self.paused:
+            await asyncio.sleep(0.001)
 
     async def until(self, condition: Callable[[], bool], seconds: float = DEADLINE) -> None:
         """Wait for a condition, or for the session's end, whose error is raised."""

@@ -13,9 +13,10 @@ from pymongo.database import Database
 
 from changesource.mapping.compiled import CompiledMapping, Report
 from changesource.mapping.formats import read_specification
+from changesource.services.limits import Limits
 from changesource.services.publisher import Publisher
-from changesource.services.session import Limits
 from changesource.services.subscriber import Subscriber
+from changesource.services.turns import Turns
 from changesource.services.watcher import Revision, Watcher
 from changesource.sources.mongodb.source import MongoSource
 from changesource.stream.grouping import Bounds
@@ -50,7 +51,7 @@ class Whole:
         self.source = MongoSource(uri, database.name, BARRIERS, **{"post_images": "auto", **options})
         self.layer = layer or InMemoryChannelLayer(capacity=1000)
         self.mapping = mapping or CompiledMapping.compile(read_specification(MAPPINGS), database.name)
-        self.limits = Limits(Bounds(rows=50, age=0.05), keepalive)
+        self.limits = Limits(Bounds(rows=50, age=0.05), keepalive, Turns(1000), catch_up=300.0)
         self.subscriber = Subscriber(self.layer)
 
     def replica(self, *publications: str, app_id: str = "app") -> Replica:

@@ -52,6 +52,27 @@ def test_whoever_may_only_look_changes_no_replica(client: Client, action: str) -
     assert not watermarks.resyncs_wanted()
 
 
+@pytest.mark.parametrize(
+    ("documents", "left", "words"),
+    [
+        (0, None, "0 rows of 0 documents, of about 1,000,000 (0%)"),
+        (
+            250_000,
+            3725,
+            "250,000 rows of 250,000 documents, of about 1,000,000 (25%), 201 a second, 1:02:05 left",
+        ),
+        (1_000_000, 0, "1,000,000 rows of 1,000,000 documents<"),
+    ],
+)
+def test_how_far_a_snapshot_is_stands_in_words(
+    admin_client: Client, documents: int, left: int | None, words: str
+) -> None:
+    snapshot = {"rows": documents, "documents": documents, "expected": 1_000_000, "seconds_left": left}
+    progress = watermarks.Progress("syncing", snapshot={**snapshot, "documents_per_second": 201})
+    watermarks.note_progress("a", 0, progress)
+    assert words in admin_client.get(LIST).content.decode()
+
+
 def test_a_revision_is_shown_as_json(admin_client: Client) -> None:
     row = MappingRevision.objects.create(specification={"tables": {"t": {"enabled": True}}}, fingerprints={})
     page = admin_client.get(f"/admin/changesource/mappingrevision/{row.pk}/change/").content.decode()

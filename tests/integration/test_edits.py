@@ -16,7 +16,7 @@ from websockets.exceptions import ConnectionClosed
 
 from changesource.mapping.compiled import CompiledMapping
 from changesource.mapping.formats import read_specification
-from changesource.models import MappingRevision, TableMapping
+from changesource.models import MappingRevision, TableMapping, Watermark
 from changesource.services.configuration import publish
 from changesource.services.runtime import Runtime
 from tests.conftest import DeploymentFactory, MongoServer
@@ -24,6 +24,7 @@ from tests.harness.app import MAPPINGS, fill, last_write
 from tests.harness.link import Connection, Replica
 from tests.harness.reader import Reader
 from tests.harness.runtimes import published, running
+from tests.harness.waiting import until
 from tests.harness.whole import Whole
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -70,6 +71,13 @@ def replica_of(whole: Whole, runtime: Runtime, publication: str) -> Replica:
     return replica
 
 
+async def syncing(*app_ids: str) -> None:
+    """Wait until it is known of these replicas that their snapshots are under way."""
+    async with asyncio.timeout(10):
+        while await Watermark.objects.filter(app_id__in=app_ids, state="syncing").acount() < len(app_ids):
+            await asyncio.sleep(0.01)
+
+
 async def told(connection: Connection) -> None:
     """Wait for the reset that a changed mapping gives; it comes in time, once and last."""
     replica, began = connection.replica, monotonic()
@@ -111,6 +119,53 @@ async def test_publishing_while_streaming(
             changes = [frame for frame in people.frames[frames:] if frame.startswith('["data"')]
             assert len(changes) == 1, "the last write"
         assert anew.version > places.version
+
+
+async def test_publishing_while_a_snapshot_is_under_way(
+    whole: Whole, mongodb: MongoServer, mongo: Database[Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """It ends at once, however long it would have taken, and without a commit; that of other tables goes on."""
+    async with serving(mongodb, mongo, watch=True) as runtime:
+        people, places = replica_of(whole, runtime, "people"), replica_of(whole, runtime, "places")
+        async with people.connection() as undisturbed, places.connection() as connection:
+            undisturbed.paused = connection.paused = True
+            await syncing("people", "places")
+            await published(edited())
+            await until(lambda: "replica must be reset" in caplog.text)
+            connection.paused = False
+            await told(connection)
+            assert places.model.commits == []
+            undisturbed.paused = False
+            await undisturbed.until(lambda: bool(people.model.commits))
+        anew = replica_of(whole, runtime, "places")
+        await anew.sync()
+        assert anew.model.rows("chat") == await asyncio.to_thread(titles, mongo, "group")
+
+
+async def test_a_wish_to_resync_is_fulfilled_by_the_snapshot_and_ends_a_later_one(
+    whole: Whole, mongodb: MongoServer, mongo: Database[Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving(mongodb, mongo, watch=True) as runtime:
+        replica = replica_of(whole, runtime, "places")
+        rows = Watermark.objects.filter(app_id="places")
+        await replica.sync()
+        await rows.aupdate(resync_wanted=True)
+        replica = replica_of(whole, runtime, "places")
+        await replica.sync()
+        row = await rows.aget()
+        assert not row.resync_wanted
+        expected = sum(await asyncio.to_thread(mongo[name].count_documents, {}) for name in ("items", "rooms"))
+        assert row.snapshot["documents"] == row.snapshot["expected"] == expected
+        replica = replica_of(whole, runtime, "places")
+        async with replica.connection() as connection:
+            connection.paused = True
+            await syncing("places")
+            await rows.aupdate(resync_wanted=True)
+            await until(lambda: "replica must be reset" in caplog.text)
+            connection.paused = False
+            await connection.until(lambda: replica.model.reset is not None)
+        assert replica.model.reset is not None
+        assert replica.model.reset["errorDetails"]["code"] == "ZS205"
 
 
 async def test_publishing_again_what_is_served_changes_nothing(

@@ -130,7 +130,7 @@ async def test_documents_of_every_id_type_come_once(
     mongo["mixed"].insert_many([{"_id": value} for value in ids])
     began = await source.barrier("test")
     seen: list[object] = []
-    async for batch in source.documents("mixed", began):
+    async for batch in source.copy("mixed").batches(began):
         seen += [document["_id"] for document in batch]
         if len(seen) in LOST_AT:
             fail_next(mongo.client, "getMore", code=43)

@@ -16,6 +16,7 @@ from changesource.mapping.compiled import CompiledMapping, ignore_fault
 from changesource.mapping.spec import Specification
 from changesource.models import Watermark as WatermarkRow
 from changesource.protocol.watermark import Watermark
+from changesource.services.limits import Limits
 from changesource.services.publisher import Publisher
 from changesource.services.subscriber import Subscriber
 from changesource.services.watcher import Revision, Watcher
@@ -30,17 +31,18 @@ pytestmark = pytest.mark.django_db(transaction=True)
 class Place:
     """A source with documents, a layer, and what serves replicas."""
 
-    def __init__(self, seed: int = 1, mapping: CompiledMapping | None = None) -> None:
+    def __init__(self, seed: int = 1, mapping: CompiledMapping | None = None, limits: Limits = LIMITS) -> None:
         self.source = ScriptedSource(feed_batch=5, snapshot_batch=4)
         self.writer = Writer(self.source, seed)
         self.writer.fill(8)
         self.layer = InMemoryChannelLayer(capacity=1000)
         self.subscriber = Subscriber(self.layer)
         self.mapping = mapping or compiled()
+        self.limits = limits
 
     def replica(self, app_id: str = "app", *, checked: bool = True) -> Replica:
         """Return a replica that, where ``checked``, compares itself with the source at each commit."""
-        replica = Replica(self.source, self.subscriber, self.mapping, app_id=app_id)
+        replica = Replica(self.source, self.subscriber, self.mapping, app_id=app_id, limits=self.limits)
         history = self.source.history()
 
         def check(watermark: str) -> None:
@@ -94,6 +96,23 @@ async def test_rows_are_exact_at_every_commit(seed: int, watched: bool) -> None:
         await it.write(120)
         await connection.until(lambda: it.is_exact(replica))
         assert bool(connection.session.tallies.sent) is watched
+
+
+@pytest.mark.parametrize("lagging", [False, True])
+@pytest.mark.parametrize("seed", range(12))
+async def test_a_copy_that_catches_up_after_each_batch_is_exact(seed: int, lagging: bool) -> None:
+    """Places are handed over and swapped between documents that were copied, and that were not yet."""
+    it = Place(seed, limits=replace(LIMITS, catch_up=0.0))
+    if lagging:
+        it.source.lag()
+    replica = it.replica()
+    for call in ("documents", "barrier", "poll"):
+        for nth in range(1, 12):
+            it.source.before(call, nth, it.writer.step)
+    await replica.sync()
+    assert it.source.calls["barrier"] > 4
+    async with replica.connection() as connection:
+        await connection.until(lambda: it.is_exact(replica))
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -70,7 +70,7 @@ async def test_binaries_that_pretend_to_be_uuids(source: MongoSource, mongo: Dat
         ("body", '{"$binary": {"base64": "AAAAAAAAAAAAAAAAAAAAAg==", "subType": "04"}}'),
         ("id", '{"$binary": {"base64": "c2hvcnQ=", "subType": "04"}}'),
     }
-    copied = [document async for batch in source.documents("notes", began) for document in batch]
+    copied = [document async for batch in source.copy("notes").batches(began) for document in batch]
     assert len(copied) == 3
 
 

@@ -29,8 +29,7 @@ from changesource.mapping.compiled import CompiledMapping
 from changesource.mapping.spec import ColumnSpec, Json, Specification, TableSpec
 from changesource.models import RowError
 from changesource.services.subscriber import Subscriber
-from changesource.sources.mongodb.decoding import read_document
-from changesource.sources.mongodb.source import CODEC_OPTIONS
+from changesource.sources.mongodb.decoding import CODEC_OPTIONS, read_document
 from changesource.sources.scripted import ScriptedSource
 from tests.harness.link import Replica
 

@@ -10,6 +10,7 @@ import itertools
 import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from dataclasses import replace
 
 import pytest
 from channels.db import database_sync_to_async
@@ -27,9 +28,9 @@ from changesource.mapping.spec import ColumnSpec, TableSpec
 from changesource.models import RowError
 from changesource.models import Watermark as WatermarkRow
 from changesource.protocol.watermark import Watermark
+from changesource.services.limits import Limits
 from changesource.services.publisher import Layer, Publisher
 from changesource.services.replay import batches
-from changesource.services.session import Limits
 from changesource.services.subscriber import Subscriber
 from changesource.services.watcher import Revision, Watcher
 from changesource.sources.scripted import Call, ScriptedSource, Write
@@ -44,7 +45,7 @@ from tests.harness.writers import Writer
 
 pytestmark = pytest.mark.django_db(transaction=True)
 # Where the layer loses what came last, only silence tells.
-BRISK = Limits(LIMITS.bounds, keepalive=0.3)
+BRISK = replace(LIMITS, keepalive=0.3)
 
 ARCHIVE = TableSpec(
     name="archive", collection="archive", columns=(ColumnSpec("id", "string", "_id"),), primary_key=("id",)
@@ -510,10 +511,10 @@ async def test_without_its_time_a_read_from_that_secondary_would_be_old() -> Non
     place = Place()
     place.source.lag()
     place.source.insert("messages", {"_id": "newer", "body": "x"})
-    old = [document async for batch in place.source.documents("messages", 0) for document in batch]
+    old = [document async for batch in place.source.copy("messages").batches(0) for document in batch]
     assert "newer" not in {document["_id"] for document in old}
     now = place.source.now
-    new = [document async for batch in place.source.documents("messages", now) for document in batch]
+    new = [document async for batch in place.source.copy("messages").batches(now) for document in batch]
     assert "newer" in {document["_id"] for document in new}
 
 
@@ -664,7 +665,7 @@ async def test_a_heartbeat_that_cannot_be_written_stops_nothing(error: Zerosourc
 
 async def test_with_no_watcher_a_replica_keeps_its_position_fresh() -> None:
     it = Place()
-    replica = it.replica(limits=Limits(Bounds(), keepalive=0.05))
+    replica = it.replica(limits=replace(LIMITS, bounds=Bounds(), keepalive=0.05))
     await replica.sync()
     async with replica.connection() as connection:
         await connection.until(lambda: len(replica.model.commits) > 3)

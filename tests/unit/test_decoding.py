@@ -13,8 +13,7 @@ from bson import Binary, Code, DBRef, Decimal128, Int64, MaxKey, MinKey, ObjectI
 from bson.errors import InvalidBSON
 
 from changesource.mapping.documents import Salvaged
-from changesource.sources.mongodb.decoding import read_document, read_documents
-from changesource.sources.mongodb.source import CODEC_OPTIONS
+from changesource.sources.mongodb.decoding import CODEC_OPTIONS, read_document, read_documents
 
 # A binary of subtype 2, whose inner length should be 4 less than the outer one.
 ODD = b"\x05odd\0" + struct.pack("<i", 6) + b"\x02" + struct.pack("<i", 9) + b"ab"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 
@@ -15,27 +16,36 @@ from changesource.protocol.request import StreamRequest
 from changesource.services import filling
 from changesource.services.downstream import Downstream
 from changesource.services.initial_sync import InitialSync
+from changesource.services.limits import Limits
+from changesource.services.progress import CopyProgress
+from changesource.services.turns import Turns
 from changesource.sources.scripted import Call, ScriptedSource, Write
 from changesource.stream.grouping import Bounds
 from tests.harness.chat import compiled, expected, shown
 from tests.harness.model import ModelReplica
+from tests.harness.waiting import until
 from tests.harness.writers import Writer
 
 REQUEST = StreamRequest("app", 2)
 BOUNDS = Bounds(rows=5, age=0.05)
+NEVER, ALWAYS = 300.0, 0.0  # how often a copy catches up
 
 
 class Snapshot:
     """One replica's initial sync."""
 
-    def __init__(self, source: ScriptedSource, mapping: CompiledMapping | None = None) -> None:
+    def __init__(
+        self, source: ScriptedSource, mapping: CompiledMapping | None = None, *, catch_up: float = NEVER
+    ) -> None:
         self.source = source
+        self.limits = Limits(BOUNDS, keepalive=30.0, turns=Turns(1), catch_up=catch_up)
         self.mapping = mapping or compiled()
         self.model = ModelReplica()
         self.frames: list[str] = []
         self.faults: list[RowFault] = []
         self.told: list[tuple[int, int]] = []
         self.position = 0
+        self.progress = CopyProgress()
 
     async def send(self, frame: str) -> None:
         self.frames.append(frame)
@@ -45,7 +55,8 @@ class Snapshot:
         self.told.append((position, len(self.model.commits)))
 
     async def run(self) -> Snapshot:
-        sync = InitialSync(self.source, self.mapping, REQUEST, bounds=BOUNDS, report=self.faults.append)
+        sync = InitialSync(self.source, self.mapping, REQUEST, limits=self.limits, report=self.faults.append)
+        self.progress = sync.progress
         began = await sync.barrier()
         downstream = Downstream(self.send, self.mapping.fingerprint, self.mapping.tables, began)
         self.position = await sync.run(downstream, began, self.remember)
@@ -264,14 +275,106 @@ async def test_a_rename_during_the_copy_that_follows_a_rename() -> None:
     assert set(snapshot.model.rows("message")) == {("last",)}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     st.integers(0, 2**32),
     st.lists(st.tuples(st.sampled_from(["documents", "poll", "barrier", "feed"]), st.integers(1, 15)), max_size=8),
+    st.sampled_from([NEVER, ALWAYS]),
+    st.booleans(),
 )
-async def test_whatever_is_written_whenever_the_snapshot_is_exact(seed: int, moments: list[tuple[Call, int]]) -> None:
+async def test_whatever_is_written_whenever_the_snapshot_is_exact(
+    seed: int, moments: list[tuple[Call, int]], catch_up: float, lagging: bool
+) -> None:
     source, writer = filled(20, seed=seed, batch=4)
+    if lagging:
+        source.lag()
     for call, nth in moments:
         source.before(call, nth, lambda: [writer.step() for _ in range(4)])
-    snapshot = await Snapshot(source).run()
+    snapshot = await Snapshot(source, catch_up=catch_up).run()
+    snapshot.check()
+
+
+async def test_a_long_copy_survives_an_oplog_that_forgets() -> None:
+    """What is forgotten was replayed before, as long as the copy catches up."""
+    for catch_up in (ALWAYS, NEVER):
+        source, writer = filled()
+
+        def forget(source: ScriptedSource = source, writer: Writer = writer) -> None:
+            before = source.now
+            for _ in range(10):
+                writer.step()
+            source.truncate(before - 1)
+
+        for nth in (2, 4, 6):
+            source.before("documents", nth, forget)
+        snapshot = Snapshot(source, catch_up=catch_up)
+        if catch_up == ALWAYS:
+            await snapshot.run()
+            snapshot.check()
+            assert len(snapshot.model.commits) == 1
+            assert source.calls["barrier"] > 6
+        else:
+            with pytest.raises(HistoryLost):
+                await snapshot.run()
+
+
+async def test_what_was_replayed_as_deleted_does_not_come_back_from_a_lagging_member() -> None:
+    """The cursor after a replay reads nothing older than that."""
+    source = ScriptedSource(snapshot_batch=10)
+    for number in range(40):
+        source.insert("messages", {"_id": f"{number:02}", "body": "old"})
+    source.lag()
+    source.before("documents", 2, lambda: source.delete("messages", "25"))
+    snapshot = await Snapshot(source, compiled().published(["talk"]), catch_up=ALWAYS).run()
+    snapshot.check()
+    assert ("25",) not in snapshot.model.rows("message")
+
+
+async def test_progress_is_counted() -> None:
+    source, _ = filled(50, batch=10)
+    snapshot = Snapshot(source)
+    await snapshot.run()
+    progress = snapshot.progress
+    assert progress.rows == sum(len(snapshot.model.rows(table)) for table in snapshot.mapping.tables)
+    # Two collections of 50 documents each.
+    assert (progress.documents, progress.expected, progress.seconds_left) == (100, 100, 0)
+
+
+async def test_snapshots_take_turns_and_a_stuck_reader_keeps_nobody_from_his(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With one turn for two: the second one waits, and gets it although the first one's reader takes nothing."""
+    monkeypatch.setattr(filling, "PATIENCE_SECONDS", 0.01)
+    source, writer = filled(50, batch=10)
+    stuck, other = Snapshot(source), Snapshot(source)
+    other.limits = stuck.limits
+    taken, release = asyncio.Event(), asyncio.Event()
+
+    async def send(frame: str) -> None:
+        if '"backfill"' in frame:
+            taken.set()
+            await release.wait()
+        await Snapshot.send(stuck, frame)
+
+    monkeypatch.setattr(stuck, "send", send)
+    first = asyncio.create_task(stuck.run())
+    await asyncio.wait_for(taken.wait(), 5)
+    writer.step()
+    await asyncio.wait_for(other.run(), 5)
+    other.check()
+    assert not first.done()
+    release.set()
+    await asyncio.wait_for(first, 5)
+    stuck.check()
+
+
+async def test_who_waits_for_a_turn_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    source, _ = filled(50, batch=10)
+    snapshot = Snapshot(source)
+    caplog.set_level("INFO")
+    async with snapshot.limits.turns.one():
+        running = asyncio.create_task(snapshot.run())
+        await until(lambda: snapshot.limits.turns.waiting == 1)
+        assert snapshot.progress.waits
+        assert "copying waits for its turn" in caplog.text
+    await running
+    assert not snapshot.progress.waits
     snapshot.check()

@@ -11,12 +11,22 @@ from collections.abc import Iterator
 from typing import Any
 
 from bson import decode, decode_all
-from bson.codec_options import CodecOptions
+from bson.binary import UuidRepresentation
+from bson.codec_options import CodecOptions, DatetimeConversion
 from bson.errors import BSONError
 
 from changesource.mapping.documents import Salvaged
 
 Options = CodecOptions[dict[str, Any]]
+
+# Lenient on purpose: a document that another client wrote must never stop the stream by its encoding.
+CODEC_OPTIONS: Options = CodecOptions(
+    tz_aware=True,
+    # A binary of subtype 4 may have any length: to take it for a UUID is left to the mapping, which cannot fail.
+    uuid_representation=UuidRepresentation.UNSPECIFIED,
+    unicode_decode_error_handler="replace",
+    datetime_conversion=DatetimeConversion.DATETIME_AUTO,
+)
 
 # The size of a value by its BSON type (https://bsonspec.org/spec.html), without what says a length itself.
 _FIXED = {0x01: 8, 0x06: 0, 0x07: 12, 0x08: 1, 0x09: 8, 0x0A: 0, 0x10: 4, 0x11: 8, 0x12: 8, 0x13: 16, 0x7F: 0, 0xFF: 0}

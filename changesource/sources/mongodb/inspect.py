@@ -12,9 +12,8 @@ from pymongo.errors import PyMongoError
 from changesource.exceptions import KeyNotUnique, PostImagesMissing
 from changesource.mapping.questions import Answers, Questions
 from changesource.mapping.spec import IdType
-from changesource.sources.mongodb.decoding import read_documents
+from changesource.sources.mongodb.decoding import CODEC_OPTIONS, read_documents
 from changesource.sources.mongodb.errors import translated
-from changesource.sources.mongodb.source import CODEC_OPTIONS
 from changesource.sources.mongodb.survey import (
     PostImages,
     check_collections,

@@ -3,49 +3,35 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from time import monotonic
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import pymongo
 from bson import ObjectId
-from bson.binary import UuidRepresentation
-from bson.codec_options import CodecOptions, DatetimeConversion
 from bson.raw_bson import DEFAULT_RAW_BSON_OPTIONS
 from pymongo import AsyncMongoClient
 from pymongo.asynchronous.client_session import AsyncClientSession
-from pymongo.asynchronous.cursor import AsyncRawBatchCursor
-from pymongo.collation import Collation
 from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
 
-from changesource.backoff import Backoff
 from changesource.exceptions import SourceUnavailable
 from changesource.mapping.needs import EVERYTHING, CollectionNeeds, Needs
 from changesource.sources.base import Document
-from changesource.sources.mongodb.decoding import read_document, read_documents
+from changesource.sources.mongodb.copying import SIMPLE, MongoCopy, projection
+from changesource.sources.mongodb.decoding import CODEC_OPTIONS, read_document
 from changesource.sources.mongodb.errors import translated
-from changesource.sources.mongodb.feed import UPDATE_LOOKUP, WHEN_AVAILABLE, ChangeCursor, MongoFeed, id_key, to_its_end
+from changesource.sources.mongodb.feed import UPDATE_LOOKUP, WHEN_AVAILABLE, ChangeCursor, MongoFeed, id_key
 from changesource.sources.mongodb.survey import SPLITTING_WIRE_VERSION, PostImages, check_server, switch_images_on
 from changesource.stream.events import Event, read_event, to_timestamp
 
 logger = logging.getLogger(__name__)
 
-# Lenient on purpose: a document that another client wrote must never stop the stream by its encoding.
-CODEC_OPTIONS: CodecOptions[dict[str, Any]] = CodecOptions(
-    tz_aware=True,
-    # A binary of subtype 4 may have any length: to take it for a UUID is left to the mapping, which cannot fail.
-    uuid_representation=UuidRepresentation.UNSPECIFIED,
-    unicode_decode_error_handler="replace",
-    datetime_conversion=DatetimeConversion.DATETIME_AUTO,
-)
 # What the URI does not say: fail over within seconds. No socketTimeoutMS: a getMore of a change stream may search the
 # oplog for minutes, and one that is cut off begins anew. A connection that is half open is noticed by the driver's
 # monitor, within connectTimeoutMS, which then interrupts the connections in use.
 CLIENT_DEFAULTS = {"serverSelectionTimeoutMS": 10_000, "connectTimeoutMS": 10_000}
-REPLACED = "\ufffd"  # what stands for bytes that are no UTF-8
-SIMPLE = Collation("simple")
 BARRIER_TIMEOUT = 30.0
 WRITE_TIMEOUT_MS = 20_000
 
@@ -62,37 +48,6 @@ def connect(uri: str) -> AsyncMongoClient[dict[str, Any]]:
 def servers_of(uri: str) -> list[str]:
     """Return the servers that a URI names, sorted, as they stand there."""
     return sorted(urlsplit(uri).netloc.rpartition("@")[2].lower().split(","))
-
-
-async def _next(cursor: AsyncRawBatchCursor[dict[str, Any]]) -> Sequence[Document]:
-    """Return the documents of the next reply; none at the end."""
-    with translated():
-        reply: Any  # bytes, whatever the driver's annotations say
-        async for reply in cursor:
-            if documents := read_documents(reply, CODEC_OPTIONS):
-                return documents
-    return ()
-
-
-def _after(batch: Sequence[Document], before: dict[str, object]) -> dict[str, object]:
-    """Return the filter for what follows the batch.
-
-    By $expr, since a plain $gt stays within one BSON type. An ``_id`` that is not valid UTF-8 was decoded to another,
-    which sorts elsewhere; the one before it brings a few documents again.
-    """
-    for document in reversed(batch):
-        last = document.get("_id")
-        if "_id" in document and REPLACED not in str(last):
-            return {"$expr": {"$gt": ["$_id", {"$literal": last}]}}
-    return before
-
-
-def _both(after: Mapping[str, object], filter: Mapping[str, object]) -> Mapping[str, object]:
-    return {"$and": [filter, after]} if after and filter else after or filter
-
-
-def _projection(fields: frozenset[str] | None) -> dict[str, int] | None:
-    return None if fields is None else dict.fromkeys(sorted(fields), 1)
 
 
 class MongoSource:
@@ -160,39 +115,10 @@ class MongoSource:
             raise
         return feed
 
-    async def documents(
-        self, collection: str, not_before: int, needs: CollectionNeeds = EVERYTHING
-    ) -> AsyncGenerator[Sequence[Document], None]:
-        """See ``ChangeSource.documents``: sorted by ``_id``, read concern majority, whatever the URI says.
-
-        Without the collection's collation, so that filters compare as the mapping does.
-        """
+    def copy(self, collection: str, needs: CollectionNeeds = EVERYTHING) -> MongoCopy:
+        """See ``ChangeSource.copy``: sorted by ``_id``, read concern majority, whatever the URI says."""
         source = self.database.get_collection(collection, read_concern=ReadConcern("majority"))
-        after: dict[str, object] = {}
-        backoff = Backoff()
-        while True:
-            try:
-                async with self.client.start_session(causal_consistency=True) as session:
-                    session.advance_operation_time(to_timestamp(not_before))
-                    # One reply at a time, which MongoDB bounds to 16 MB, whatever the batch size.
-                    cursor = source.find_raw_batches(
-                        _both(after, needs.filter),
-                        _projection(needs.fields),
-                        sort=[("_id", 1)],
-                        batch_size=self._snapshot_batch,
-                        session=session,
-                        collation=SIMPLE,
-                    )
-                    async with cursor:
-                        while batch := await to_its_end(_next(cursor)):
-                            yield batch
-                            backoff.reset()
-                            after = _after(batch, after)
-                return
-            except SourceUnavailable as error:
-                extra = {"collection": collection, "error": str(error), "tries": backoff.tries}
-                logger.warning("copying goes on after a fault", extra=extra)
-                await backoff.wait()
+        return MongoCopy(self.client, source, needs, self._snapshot_batch)
 
     async def ping(self, seconds: float) -> None:
         """Raise ``SourceUnavailable`` where MongoDB is silent, ``SourceRefused`` where it cannot be watched.
@@ -260,7 +186,7 @@ class MongoSource:
         found: list[Document] = []
         with translated():
             raw: Any  # a RawBSONDocument, whatever the driver's annotations say
-            async for raw in collection.find(wanted, _projection(needs.fields), session=session, collation=SIMPLE):
+            async for raw in collection.find(wanted, projection(needs.fields), session=session, collation=SIMPLE):
                 found.append(read_document(raw.raw, CODEC_OPTIONS))
         return found
 

@@ -1,0 +1,103 @@
+"""Reads whole collections of MongoDB, in as many turns as it takes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import Any
+
+from pymongo import AsyncMongoClient
+from pymongo.asynchronous.collection import AsyncCollection
+from pymongo.asynchronous.cursor import AsyncRawBatchCursor
+from pymongo.collation import Collation
+
+from changesource.backoff import Backoff
+from changesource.exceptions import SourceUnavailable
+from changesource.mapping.needs import CollectionNeeds
+from changesource.sources.base import Document
+from changesource.sources.mongodb.decoding import CODEC_OPTIONS, read_documents
+from changesource.sources.mongodb.errors import translated
+from changesource.sources.mongodb.feed import to_its_end
+from changesource.stream.events import to_timestamp
+
+logger = logging.getLogger(__name__)
+REPLACED = "\ufffd"  # what stands for bytes that are no UTF-8
+# Not the collection's own, so that filters compare as the mapping does.
+SIMPLE = Collation("simple")
+
+
+async def _next(cursor: AsyncRawBatchCursor[dict[str, Any]]) -> Sequence[Document]:
+    """Return the documents of the next reply; none at the end."""
+    with translated():
+        reply: Any  # bytes, whatever the driver's annotations say
+        async for reply in cursor:
+            if documents := read_documents(reply, CODEC_OPTIONS):
+                return documents
+    return ()
+
+
+def _after(batch: Sequence[Document], before: dict[str, object]) -> dict[str, object]:
+    """Return the filter for what follows the batch.
+
+    By $expr, since a plain $gt stays within one BSON type. An ``_id`` that is not valid UTF-8 was decoded to another,
+    which sorts elsewhere; the one before it brings a few documents again.
+    """
+    for document in reversed(batch):
+        last = document.get("_id")
+        if "_id" in document and REPLACED not in str(last):
+            return {"$expr": {"$gt": ["$_id", {"$literal": last}]}}
+    return before
+
+
+def _both(after: Mapping[str, object], filter: Mapping[str, object]) -> Mapping[str, object]:
+    return {"$and": [filter, after]} if after and filter else after or filter
+
+
+def projection(fields: frozenset[str] | None) -> dict[str, int] | None:
+    """Return the projection that asks for ``fields``; None, which asks for all, where they are None."""
+    return None if fields is None else dict.fromkeys(sorted(fields), 1)
+
+
+class MongoCopy:
+    """A ``CollectionCopy`` of a MongoDB collection."""
+
+    def __init__(
+        self,
+        client: AsyncMongoClient[dict[str, Any]],
+        collection: AsyncCollection[dict[str, Any]],
+        needs: CollectionNeeds,
+        batch_size: int,
+    ) -> None:
+        """``batch_size`` bounds the documents of one reply."""
+        self._client = client
+        self._collection = collection
+        self._needs = needs
+        self._batch_size = batch_size
+        self._after: dict[str, object] = {}
+
+    async def batches(self, not_before: int) -> AsyncGenerator[Sequence[Document], None]:
+        """See ``CollectionCopy.batches``."""
+        backoff = Backoff()
+        while True:
+            try:
+                async with self._client.start_session(causal_consistency=True) as session:
+                    session.advance_operation_time(to_timestamp(not_before))
+                    # One reply at a time, which MongoDB bounds to 16 MB, whatever the batch size.
+                    cursor = self._collection.find_raw_batches(
+                        _both(self._after, self._needs.filter),
+                        projection(self._needs.fields),
+                        sort=[("_id", 1)],
+                        batch_size=self._batch_size,
+                        session=session,
+                        collation=SIMPLE,
+                    )
+                    async with cursor:
+                        while batch := await to_its_end(_next(cursor)):
+                            self._after = _after(batch, self._after)
+                            yield batch
+                            backoff.reset()
+                return
+            except SourceUnavailable as error:
+                extra = {"collection": self._collection.name, "error": str(error), "tries": backoff.tries}
+                logger.warning("copying goes on after a fault", extra=extra)
+                await backoff.wait()
