@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import cache
 from typing import Any
 
 from channels.consumer import get_handler_name
@@ -21,6 +22,17 @@ logger = logging.getLogger(__name__)
 CLOSE_ENDED = 4000
 
 
+@cache
+def _warn_of_a_server_that_never_waits() -> None:
+    logger.warning(
+        "no flow control",
+        extra={
+            "why": "This server takes every frame at once, so what a slow reader has not taken piles up in memory, and"
+            " one that reads nothing is not closed. `manage.py serve` has bounds for both."
+        },
+    )
+
+
 class ChangeStreamConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # the package has no types
     """Streams one replica's changes. All sending is done by a task of its own, so that no handler ever waits."""
 
@@ -34,6 +46,8 @@ class ChangeStreamConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # the
         """
         await getattr(self, get_handler_name(message))(message)
 
+    # Whether the server lets a sender wait while the reader is slow; ``serve`` says so.
+    server_waits = False
     session: ReplicaSession | None = None
     task: asyncio.Task[None] | None = None
 
@@ -61,6 +75,8 @@ class ChangeStreamConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # the
             await self.close()
             return
         await self.accept()
+        if not self.server_waits:
+            _warn_of_a_server_that_never_waits()
         self.task = asyncio.create_task(self.serve(self.session), name=f"replica-{request.app_id}")
 
     async def serve(self, session: ReplicaSession) -> None:

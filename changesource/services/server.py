@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 
 from changesource.conf import Settings
+from changesource.consumers import ChangeStreamConsumer
 from changesource.flow_control import FlowControlServer
 from changesource.services.runtime import runtime
 
@@ -25,6 +26,7 @@ def serve(chosen: Settings, host: str, *, watch: bool, ready: Callable[[], None]
 
     from zerosource_project.asgi import application  # noqa: PLC0415 - needs Django to be set up
 
+    ChangeStreamConsumer.server_waits = True
     server = FlowControlServer(
         application,
         endpoints=[f"tcp:port={chosen.port}:interface={host}"],
