@@ -17,7 +17,8 @@ def main() -> None:
     try:
         execute_from_command_line(sys.argv)
     except SettingError as exc:
-        sys.exit(str(exc))
+        sys.stderr.write(f"{exc}\n")
+        sys.exit(exc.exit_code)
 
 
 if __name__ == "__main__":

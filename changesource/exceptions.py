@@ -23,6 +23,11 @@ class ZerosourceError(Exception):
             self.remedy = remedy
 
     @property
+    def exit_code(self) -> int:
+        """What a process ends with that ends by it: EX_TEMPFAIL or EX_CONFIG of sysexits.h."""
+        return 75 if self.retryable else 78
+
+    @property
     def message(self) -> str:
         """The problem alone, without code and remedy."""
         return str(self.args[0])

@@ -269,7 +269,7 @@ def test_a_start_while_the_database_is_away(
         place.configure(mappings=MAPPINGS)
         own.stop()
         with pytest.raises(
-            ProcessError, match=r"CommandError: ZS103 The database did not answer: .* DATABASE_URL"
+            ProcessError, match=r"ended with 75: .*CommandError: ZS103 The database did not answer: .* DATABASE_URL"
         ) as it:
             place.manage("createapikey", "one")
         assert "Traceback" not in str(it.value)

@@ -133,6 +133,6 @@ def test_manage_ends_with_one_line_and_needs_no_mongodb(tmp_path: Path) -> None:
     wrong = subprocess.run(
         command, env={**environment, "PORT": "x"}, capture_output=True, text=True, timeout=60, check=False
     )
-    assert wrong.returncode == 1
+    assert wrong.returncode == 78
     assert wrong.stderr.count("\n") == 1
     assert wrong.stderr.startswith("ZS101 PORT is 'x'")

@@ -18,6 +18,10 @@ class CodedCommand(BaseCommand):
         try:
             return super().execute(*args, **options)
         except ZerosourceError as error:
-            raise CommandError(str(error)) from error
+            raise _refusal(error) from error
         except DatabaseFailure as error:
-            raise CommandError(str(DatabaseUnavailable.of(error))) from error
+            raise _refusal(DatabaseUnavailable.of(error)) from error
+
+
+def _refusal(error: ZerosourceError) -> CommandError:
+    return CommandError(str(error), returncode=error.exit_code)
