@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import resource
+import shutil
 import sqlite3
 import uuid
 from collections.abc import AsyncIterator, Callable
@@ -21,12 +23,14 @@ from devtools.redis import RedisServer
 from devtools.secantusdb import SecantusDB
 from tests.conftest import DeploymentFactory, MongoServer
 from tests.harness.app import MAPPINGS, expected, fill, last_write
+from tests.harness.deployment import Server
 from tests.harness.failpoints import failing
 from tests.harness.reader import Reader
 from tests.harness.whole import Whole
 
 pytestmark = pytest.mark.django_db(transaction=True)
 CODES = [43, 237, 11601, 6, 89, 91, 189, 10107, 11600, 13435, 262, 0]  # 0 drops the connection
+SMALL = 64 * 1024  # bytes; less than an empty database has
 COMMANDS = ["aggregate", "getMore", "find", "update"]
 
 
@@ -174,8 +178,8 @@ async def test_the_channel_layer_is_killed_and_started_again(
 
 
 async def through_a_server(
-    deployment: DeploymentFactory, mongo: Database[Any], fault: Callable[[Path], Any], **settings: str
-) -> None:
+    deployment: DeploymentFactory, mongo: Database[Any], fault: Callable[[Path, Server], Any], **settings: str
+) -> Server:
     """Stream from a real server while ``fault`` holds; it gets the deployment's folder and returns what ends it."""
     fill(mongo, 10, others=5)
     place = deployment(**settings)
@@ -193,7 +197,7 @@ async def through_a_server(
     async with reader.connection() as socket:
         frames = reader.frames(socket)
         await arrives(frames)
-        end = await asyncio.to_thread(fault, place.directory)
+        end = await asyncio.to_thread(fault, place.directory, server)
         for _ in range(3):
             await arrives(frames)
         await asyncio.to_thread(end)
@@ -202,12 +206,50 @@ async def through_a_server(
         await arrives(reader.frames(socket))
     assert reader.model.rows("item") == await asyncio.to_thread(expected, mongo, "item")
     assert reader.model.reset is None
+    return server
+
+
+async def test_the_disk_is_full(deployment: DeploymentFactory, mongo: Database[Any]) -> None:
+    """SQLite can write nothing more: connected replicas get their changes, and operators see them again later."""
+
+    def fill_up(_: Path, server: Server) -> Any:
+        # What a full disk is to SQLite: no file of the process may grow, but for its log, which is small.
+        before = resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (SMALL, resource.RLIM_INFINITY))
+        server.wait_until(lambda: "database write failed" in server.log_text(), "the disk's being full")
+        return lambda: resource.prlimit(server.pid, resource.RLIMIT_FSIZE, before)
+
+    server = await through_a_server(deployment, mongo, fill_up)
+    assert "Traceback" not in server.log_text()
+
+
+async def test_the_database_is_lost_and_an_old_one_is_restored(
+    deployment: DeploymentFactory, mongo: Database[Any], tmp_path: Path
+) -> None:
+    """A replica goes on by its own watermark, since the mappings are those of a file."""
+    fill(mongo, 10, others=5)
+    place = deployment(migrate=False)
+    place.configure(mappings=MAPPINGS)
+    database, kept = place.directory / "zerosource.sqlite3", tmp_path / "kept.sqlite3"
+    server = await asyncio.to_thread(place.server)
+    reader = Reader(server.stream_url)
+    await asyncio.to_thread(server.stop)
+    shutil.copy(database, kept)
+    for prepare in (lambda: None, database.unlink, lambda: shutil.copy(kept, database)):
+        prepare()
+        server = await asyncio.to_thread(lambda port=server.port: place.server(port=port))  # type: ignore[misc]
+        if not reader.replica_version:
+            await reader.sync()
+        key = await asyncio.to_thread(last_write, mongo, "item")
+        await reader.follow(lambda key=key: key in reader.model.rows("item"))  # type: ignore[misc]
+        await asyncio.to_thread(server.stop)
+    assert reader.model.rows("item") == await asyncio.to_thread(expected, mongo, "item")
+    assert reader.model.reset is None
 
 
 async def test_the_database_is_locked(deployment: DeploymentFactory, mongo: Database[Any]) -> None:
     """Somebody holds SQLite's write lock: connected replicas get their changes."""
 
-    def lock(folder: Path) -> Any:
+    def lock(folder: Path, _: Server) -> Any:
         connection = sqlite3.connect(folder / "zerosource.sqlite3", isolation_level=None, check_same_thread=False)
         connection.execute("BEGIN IMMEDIATE")
         return connection.close
@@ -221,7 +263,7 @@ async def test_the_database_is_away(deployment: DeploymentFactory, mongo: Databa
     await asyncio.to_thread(own.start)
     try:
 
-        def stop(_: Path) -> Any:
+        def stop(*_: object) -> Any:
             own.stop()
             return own.start
 
