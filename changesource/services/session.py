@@ -13,6 +13,7 @@ from changesource.backoff import Backoff
 from changesource.exceptions import (
     FingerprintChanged,
     ResetRequired,
+    SourceRefused,
     SourceUnavailable,
     TableStopped,
     WatermarkInvalid,
@@ -243,7 +244,8 @@ class ReplicaSession:
                 self._note_stop(error)
                 await backoff.wait()
                 await self._correct(error)
-            except SourceUnavailable as error:
+            except (SourceUnavailable, SourceRefused) as error:
+                # A refusal too: a zero-cache whose connection ends is back at once, again and again.
                 logger.warning("replica waits for MongoDB", extra=self._names() | {"error": str(error)})
                 await self._rollback(downstream)
                 await backoff.wait()
@@ -253,7 +255,7 @@ class ReplicaSession:
         await downstream.rollback()
 
     async def _correct(self, stopped: TableStopped) -> None:
-        with suppress(SourceUnavailable):
+        with suppress(SourceUnavailable, SourceRefused):
             await correct(self._source, self._mapping.needs, stopped, self._corrections)
 
     def _note_stop(self, error: TableStopped | None) -> None:

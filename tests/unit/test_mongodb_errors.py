@@ -36,27 +36,26 @@ from changesource.exceptions import (
 )
 from changesource.sources.mongodb.errors import PASSING_LABELS, translate, translated
 from changesource.sources.mongodb.survey import check_server
+from tests.harness.failpoints import HISTORY_LOST, REFUSED, RETRYABLE
 
+# The lists of what ends a change stream are those that the failpoints use.
+CURSORS = [43, 175, 237, 11601]
 CODES: dict[type[ZerosourceError], list[int]] = {
-    # CappedPositionLost, InvalidResumeToken, ChangeStreamFatalError, ChangeStreamHistoryLost
-    HistoryLost: [136, 260, 280, 286],
+    HistoryLost: [*HISTORY_LOST],
     # CursorNotFound, QueryPlanKilled, CursorKilled, Interrupted
-    CursorLost: [43, 175, 237, 11601],
-    # Unauthorized, AuthenticationFailed, AtlasError
-    PrivilegeMissing: [13, 18, 8000],
-    # $changeStream on a standalone server
-    NotReplicaSet: [40573],
+    CursorLost: CURSORS,
+    PrivilegeMissing: [code for code, (_, ours) in REFUSED.items() if ours == PrivilegeMissing.code],
+    NotReplicaSet: [code for code, (_, ours) in REFUSED.items() if ours == NotReplicaSet.code],
     # BSONObjectTooLarge, an element too large
     ReplyTooLarge: [10334, 17280],
     # What names a host, an election, a shutdown, a time-out, a conflict, overload, a collection that is being dropped,
     # writes that are blocked, a full disk; and one that nobody knows.
     SourceUnavailable: [
-        *(46, 94, 96, 143, 215, 216, 261, 264, 279, 290, 314, 355, 371, 402, 407, 412, 433, 449, 14031, 123456789),
-        *(6, 7, 24, 50, 63, 64, 89, 91, 112, 133, 134, 150, 189, 202, 211, 234, 246, 262, 317, 365, 384, 462),
-        *(9001, 10058, 10107, 11600, 11602, 13388, 13435, 13436),
+        *sorted(RETRYABLE.keys() - set(CURSORS)),
+        *(46, 64, 94, 96, 143, 211, 215, 261, 264, 314, 317, 355, 371, 391, 14031, 10058, 123456789),
     ],
-    # BadValue, FailedToParse, CommandNotFound, a stage that the server has not, none at all
-    SourceRefused: [2, 9, 59, 40324, 0],
+    # Beside these: a stage that the server has not, no code at all
+    SourceRefused: [*(code for code, (_, ours) in REFUSED.items() if ours == SourceRefused.code), 40324, 0],
 }
 CASES = [(code, kind) for kind, codes in CODES.items() for code in codes]
 

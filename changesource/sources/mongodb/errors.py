@@ -38,9 +38,9 @@ PRIVILEGE = {13, 18, 8000}  # Unauthorized, AuthenticationFailed, AtlasError
 STANDALONE = {40573}  # $changeStream is only supported on replica sets
 TOO_LARGE = {10334, 17280}  # BSONObjectTooLarge
 # What will not pass by itself: the command, an option or the namespace is wrong, or the server knows no such thing.
-# BadValue, FailedToParse, TypeMismatch, IllegalOperation, CommandNotFound, InvalidNamespace, APIVersionError and its
-# kin, CommandNotSupported(OnView), OptionNotSupportedOnView, no code at all.
-REFUSED = {0, 2, 9, 14, 20, 59, 73, 115, 166, 167, 322, 323, 324, 40415}
+# BadValue, FailedToParse, TypeMismatch, IllegalOperation, CommandNotFound, InvalidOptions, InvalidNamespace,
+# CommandNotSupported(OnView), OptionNotSupportedOnView, APIVersionError and its kin, an unknown field, no code at all.
+REFUSED = {0, 2, 9, 14, 20, 59, 72, 73, 115, 166, 167, 322, 323, 324, 40415}
 # Stages and options that this server does not have.
 UNKNOWN_STAGE = {40324}
 PASSING_LABELS = (
