@@ -19,24 +19,12 @@ from changesource.mapping.json_reading import parse
 from changesource.mapping.pipelines import STAGES
 from changesource.mapping.rows import compile_table
 from changesource.mapping.schema_formats import is_schema
+from tests.harness.documentation import README, ROOT, table
 
-ROOT = Path(__file__).resolve().parents[2]
-README = ROOT / "README.md"
 PAGES = (README, ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md")))
 
 SETTINGS_HEAD = "| Name | Default | Bound | What it does |"
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
-
-
-def table(page: Path, head: str) -> list[list[str]]:
-    """The cells of the rows of the table with this head."""
-    lines = page.read_text().splitlines()
-    rows = []
-    for line in lines[lines.index(head) + 2 :]:
-        if not line.startswith("|"):
-            break
-        rows.append([cell.strip() for cell in line.strip("|").split("|")])
-    return rows
 
 
 def json_blocks(page: Path) -> list[bytes]:

@@ -35,6 +35,7 @@ from changesource.exceptions import (
     ZerosourceError,
 )
 from changesource.sources.mongodb.errors import PASSING_LABELS, translate, translated
+from changesource.sources.mongodb.privileges import Need
 from changesource.sources.mongodb.survey import check_server
 from tests.harness.failpoints import HISTORY_LOST, REFUSED, RETRYABLE
 
@@ -64,7 +65,8 @@ CASES = [(code, kind) for kind, codes in CODES.items() for code in codes]
 def test_a_code(code: int, kind: type[ZerosourceError]) -> None:
     error = translate(OperationFailure("what MongoDB says, full error: {'secret': 1}", code, {"code": code}))
     assert type(error) is kind
-    assert error.message == "what MongoDB says"
+    assert error.message.rstrip(".").endswith("what MongoDB says")
+    assert "secret" not in str(error)
 
 
 def test_a_failure_without_a_code_is_a_refusal() -> None:
@@ -115,7 +117,46 @@ def test_the_cause_is_kept() -> None:
     with pytest.raises(PrivilegeMissing) as raised, translated():
         raise cause
     assert raised.value.__cause__ is cause
-    assert "grantRolesToUser" in raised.value.remedy
+    assert "docs/privileges.md" in raised.value.remedy
+
+
+NEED = Need(("update", "insert"), 'my "app"', "_zerosource")
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (13, 'not authorized on app to execute command { update: "_zerosource", ordered: true, $db: "app" }'),
+        (13, "Failing command via 'failCommand' failpoint"),
+        (8000, "user is not allowed to do action [update] on [app._zerosource]."),
+    ],
+)
+def test_a_privilege_that_lacks_is_named(code: int, words: str) -> None:
+    error = translate(OperationFailure(words, code), NEED)
+    assert error.message == f'The MongoDB user lacks update and insert on my "app"._zerosource: {words.rstrip(".")}.'
+    assert error.remedy == (
+        'Grant it: db.getSiblingDB("my \\"app\\"").grantPrivilegesToRole("zerosource", [{resource: {'
+        'db: "my \\"app\\"", collection: "_zerosource"}, actions: ["update", "insert"]}]) (see docs/privileges.md).'
+    )
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (18, "Authentication failed."),
+        (13, "command aggregate requires authentication"),
+        (13, "Command find requires authentication"),
+        (8000, "bad auth : authentication failed"),
+        (8000, "bad auth : Authentication failed."),
+    ],
+)
+def test_a_user_who_is_not_let_in(code: int, words: str) -> None:
+    """No privilege would help."""
+    error = translate(OperationFailure(words, code), NEED)
+    assert type(error) is PrivilegeMissing
+    assert words.rstrip(".") in error.message
+    assert "MONGODB_URI" in error.remedy
+    assert "grant" not in str(error)
 
 
 def test_servers() -> None:

@@ -27,6 +27,7 @@ from changesource.sources.base import Document
 from changesource.sources.mongodb.decoding import read_document, read_documents
 from changesource.sources.mongodb.errors import translated
 from changesource.sources.mongodb.feed import UPDATE_LOOKUP, WHEN_AVAILABLE, ChangeCursor, MongoFeed, id_key, to_its_end
+from changesource.sources.mongodb.privileges import Need
 from changesource.sources.mongodb.survey import SPLITTING_WIRE_VERSION, PostImages, check_server, switch_images_on
 from changesource.stream.events import Event, read_event, to_timestamp
 
@@ -64,9 +65,9 @@ def servers_of(uri: str) -> list[str]:
     return sorted(urlsplit(uri).netloc.rpartition("@")[2].lower().split(","))
 
 
-async def _next(cursor: AsyncRawBatchCursor[dict[str, Any]]) -> Sequence[Document]:
+async def _next(cursor: AsyncRawBatchCursor[dict[str, Any]], need: Need) -> Sequence[Document]:
     """Return the documents of the next reply; none at the end."""
-    with translated():
+    with translated(need):
         reply: Any  # bytes, whatever the driver's annotations say
         async for reply in cursor:
             if documents := read_documents(reply, CODEC_OPTIONS):
@@ -124,6 +125,10 @@ class MongoSource:
         self._splits: bool | None = None
         self.full_document = UPDATE_LOOKUP
 
+    def need(self, *actions: str, collection: str = "") -> Need:
+        """Return the privilege of these actions on a collection, or on every one of the database."""
+        return Need(actions, self.database.name, collection)
+
     async def barrier(self, name: str) -> int:
         """See ``ChangeSource.barrier``. The stream is opened first, so that the event cannot be missed."""
         cursor = ChangeCursor(self, {}, batch_size=100)
@@ -146,7 +151,7 @@ class MongoSource:
         collection = self.database.get_collection(
             self.barrier_collection, write_concern=WriteConcern("majority", wtimeout=WRITE_TIMEOUT_MS)
         )
-        with translated():
+        with translated(self.need("update", "insert", collection=self.barrier_collection)):
             await collection.replace_one({"_id": name}, {"mark": mark}, upsert=True)
         return mark
 
@@ -168,6 +173,7 @@ class MongoSource:
         Without the collection's collation, so that filters compare as the mapping does.
         """
         source = self.database.get_collection(collection, read_concern=ReadConcern("majority"))
+        need = self.need("find", collection=collection)
         after: dict[str, object] = {}
         backoff = Backoff()
         while True:
@@ -184,7 +190,7 @@ class MongoSource:
                         collation=SIMPLE,
                     )
                     async with cursor:
-                        while batch := await to_its_end(_next(cursor)):
+                        while batch := await to_its_end(_next(cursor, need)):
                             yield batch
                             backoff.reset()
                             after = _after(batch, after)
@@ -258,7 +264,7 @@ class MongoSource:
         )
         wanted = {"_id": {"$in": list(document_ids)}}
         found: list[Document] = []
-        with translated():
+        with translated(self.need("find", collection=name)):
             raw: Any  # a RawBSONDocument, whatever the driver's annotations say
             async for raw in collection.find(wanted, _projection(needs.fields), session=session, collation=SIMPLE):
                 found.append(read_document(raw.raw, CODEC_OPTIONS))
@@ -266,7 +272,7 @@ class MongoSource:
 
     async def estimate(self, collection: str) -> int:
         """See ``ChangeSource.estimate``."""
-        with translated():
+        with translated(self.need("find", collection=collection)):
             return await self.database[collection].estimated_document_count()
 
     async def close(self) -> None:
