@@ -196,7 +196,7 @@ class ReplicaSession:
     async def _later_than_before(self, sync: InitialSync) -> int:
         """Return a T0 that is later than the replica's earlier one: the same or a lower one ends zero-cache."""
         known = await self._known_sync()
-        backoff = Backoff(first=1.0)
+        backoff = Backoff("clock", first=1.0)
         while True:
             began = await sync.barrier()
             if known is None or not known.replica_version:
@@ -232,7 +232,7 @@ class ReplicaSession:
             await self._may_go_on()
 
     async def _stream(self, downstream: Downstream) -> None:
-        backoff = Backoff()
+        backoff = Backoff("replica")
         while True:
             try:
                 await self._pull(downstream, backoff)

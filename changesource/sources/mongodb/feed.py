@@ -275,7 +275,10 @@ class MongoFeed:
         if not self._proved and not await self._prove(batch):
             return ()
         if not batch:
-            return None if self._cursor.live else ()
+            if not self._cursor.live:
+                # Not by an event: opened anew at once, it might end so again and again.
+                raise CursorLost()
+            return None
         read = (read_event(raw, self._source.barrier_collection) for raw in whole)
         events = [event for event in read if event is not None and event.cluster_time > self._after]
         if self._cursor.full_document == WHEN_AVAILABLE and any(map(_lacks_document, events)):

@@ -175,7 +175,7 @@ class MongoSource:
         source = self.database.get_collection(collection, read_concern=ReadConcern("majority"))
         need = self.need("find", collection=collection)
         after: dict[str, object] = {}
-        backoff = Backoff()
+        backoff = Backoff("copy")
         while True:
             try:
                 async with self.client.start_session(causal_consistency=True) as session:
