@@ -248,6 +248,8 @@ class ReplicaSession:
                 # A refusal too: a zero-cache whose connection ends is back at once, again and again.
                 logger.warning("replica waits for MongoDB", extra=self._names() | {"error": str(error)})
                 await self._rollback(downstream)
+                if isinstance(error, SourceRefused):
+                    self._note_stop(error)
                 await backoff.wait()
 
     async def _rollback(self, downstream: Downstream) -> None:
@@ -258,8 +260,8 @@ class ReplicaSession:
         with suppress(SourceUnavailable, SourceRefused):
             await correct(self._source, self._mapping.needs, stopped, self._corrections)
 
-    def _note_stop(self, error: TableStopped | None) -> None:
-        """Show operators that a table stopped the replica, or that it goes on."""
+    def _note_stop(self, error: TableStopped | SourceRefused | None) -> None:
+        """Show operators that a table or a refusal stopped the replica, or that it goes on."""
         if error is not None:
             if self._state != "stopped":
                 self._state_before = self._state

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -19,6 +20,7 @@ from changesource.mapping.json_reading import parse
 from changesource.mapping.pipelines import STAGES
 from changesource.mapping.rows import compile_table
 from changesource.mapping.schema_formats import is_schema
+from changesource.metrics import RETRIES, ROW_ERRORS, Retry
 from tests.harness.documentation import README, ROOT, table
 
 PAGES = (README, ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md")))
@@ -83,6 +85,12 @@ def test_bounds_in_the_readme_hold(tmp_path: Path) -> None:
                 read_settings({setting: str(outside)}, tmp_path)
         checked += 1
     assert checked >= 6
+
+
+def test_every_metric_is_documented() -> None:
+    rows = {metric.strip("`"): label for metric, label, _ in table(README, "| Metric | Label | What it counts |")}
+    assert rows.keys() == {f"{counter.describe()[0].name}_total" for counter in (ROW_ERRORS, RETRIES)}
+    assert [what for what in get_args(Retry) if f"`{what}`" not in README.read_text()] == []
 
 
 def tree(kind: type[ZerosourceError]) -> Iterator[type[ZerosourceError]]:
