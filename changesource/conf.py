@@ -25,6 +25,7 @@ from .exceptions import SettingError
 ROOT = Path(__file__).resolve().parent.parent
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 MIB = 1024 * 1024
+SHORTEST = 0.1  # seconds; MongoDB and the database are asked several times within some settings
 
 LogFormat = Literal["text", "json"]
 PostImages = Literal["auto", "required", "off"]
@@ -103,8 +104,8 @@ def read_settings(variables: MutableMapping[str, str], root: Path) -> Settings:
         database_url=read.database_url(data_dir),
         post_images=read.post_images(),
         barrier_collection=read.collection("BARRIER_COLLECTION", "_zerosource"),
-        keepalive_seconds=read.seconds("KEEPALIVE_SECONDS", 10.0, 3600.0),
-        lease_seconds=read.seconds("LEASE_SECONDS", 3.0, 300.0),
+        keepalive_seconds=read.seconds("KEEPALIVE_SECONDS", 10.0, 3600.0, low=SHORTEST),
+        lease_seconds=read.seconds("LEASE_SECONDS", 3.0, 300.0, low=SHORTEST),
         reader_timeout_seconds=read.seconds("READER_TIMEOUT_SECONDS", 300.0, 86400.0),
         group_max_rows=read.integer("GROUP_MAX_ROWS", 1000, 1, 100_000),
         group_max_bytes=read.integer("GROUP_MAX_BYTES", 8 * MIB, 1024, 64 * MIB),
@@ -166,15 +167,16 @@ class _Reader:
             raise wrong(name, f"is {number}; {bound}")
         return number
 
-    def seconds(self, name: str, default: float, high: float) -> float:
-        """A number of seconds above 0."""
+    def seconds(self, name: str, default: float, high: float, low: float = 0.0) -> float:
+        """A number of seconds above 0, from ``low`` on."""
         text = self.text(name, str(default))
         try:
             number = float(text)
         except ValueError:
             number = 0.0
-        if not 0 < number <= high:
-            raise wrong(name, f"is {text!r}; it must be a number of seconds above 0, at most {high:g}")
+        if not (0 < number <= high and number >= low):
+            bound = f"from {low:g} to {high:g}" if low else f"above 0, at most {high:g}"
+            raise wrong(name, f"is {text!r}; it must be a number of seconds {bound}")
         return number
 
     def choice(self, name: str, default: str, choices: tuple[str, ...]) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from channels.consumer import get_handler_name
 from channels.generic.websocket import AsyncWebsocketConsumer
 
+from changesource.backoff import Backoff
 from changesource.conf import settings
 from changesource.exceptions import ZerosourceError
 from changesource.protocol.request import StreamRequest, acked_watermark
@@ -87,6 +88,8 @@ class ChangeStreamConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # the
             raise
         except BaseException:
             logger.exception("connection failed")
+            # A zero-cache whose connection ends is back at once, and would meet the same.
+            await Backoff("connection", first=1.0).wait()
             raise
         finally:
             await self.close(CLOSE_ENDED)

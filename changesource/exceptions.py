@@ -185,10 +185,10 @@ class SourceRefused(ZerosourceError):
 
 
 class PrivilegeMissing(SourceRefused):
-    """The MongoDB user lacks a privilege."""
+    """The MongoDB user lacks a privilege, or is not let in."""
 
     code = "ZS311"
-    remedy = "Grant it: db.grantRolesToUser(USER, [{role: 'readWrite', db: DATABASE}])."
+    remedy = "Grant the MongoDB user what docs/privileges.md lists."
 
 
 class NotReplicaSet(SourceRefused):
@@ -216,7 +216,7 @@ class PostImagesMissing(SourceRefused):
     """MongoDB keeps no pre- and post-images of a mapped collection that needs them."""
 
     code = "ZS315"
-    remedy = "Grant collMod on the database to the MongoDB user."
+    remedy = "Grant collMod on the collection to the MongoDB user (see docs/privileges.md)."
 
 
 class ShardedCluster(SourceRefused):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 from prometheus_client import Counter
 
 ROW_ERRORS = Counter(
@@ -9,3 +11,19 @@ ROW_ERRORS = Counter(
     "Documents that did not fit a table, each time that was met: a row left out, or a value made null.",
     ["table", "effect"],
 )
+# What is tried again after a wait; the README says what each is.
+Retry = Literal[
+    "clock",
+    "connection",
+    "copy",
+    "database",
+    "layer",
+    "lease",
+    "mappings",
+    "replica",
+    "row_errors",
+    "watcher",
+]
+RETRIES = Counter("zerosource_retries", "Tries that failed and were made again after a wait.", ["what"])
+for name in get_args(Retry):
+    RETRIES.labels(name)  # shown from the beginning, so that the first one is seen as a rise

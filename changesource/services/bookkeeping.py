@@ -14,6 +14,7 @@ from typing import ParamSpec, TypeVar
 from channels.db import database_sync_to_async
 from django.db import Error as DatabaseFailure
 
+from changesource.backoff import Backoff
 from changesource.mapping.compiled import RowFault
 from changesource.metrics import ROW_ERRORS
 from changesource.store import row_errors
@@ -67,21 +68,27 @@ class FaultLog:
         else:
             self.unlisted += 1
 
-    async def flush(self) -> None:
-        """Write what was collected; what the database refuses is tried again with the next."""
+    async def flush(self) -> bool:
+        """Write what was collected; False where the database refuses, and it is tried again with the next."""
         if not self._faults:
-            return
+            return True
         faults, self._faults = self._faults, Counter()
         logger.warning("rows with errors", extra={"count": faults.total(), "tables": len({f.table for f in faults})})
-        if not await write(row_errors.record, faults):
-            for fault, count in faults.items():
-                if fault in self._faults or len(self._faults) < MAX_FAULTS:
-                    self._faults[fault] += count
-                else:
-                    self.unlisted += count
+        if await write(row_errors.record, faults):
+            return True
+        for fault, count in faults.items():
+            if fault in self._faults or len(self._faults) < MAX_FAULTS:
+                self._faults[fault] += count
+            else:
+                self.unlisted += count
+        return False
 
     async def run(self) -> None:
-        """Write once a second until cancelled."""
+        """Write once a second until cancelled, less often while the database refuses."""
+        backoff = Backoff("row_errors", first=INTERVAL)
         while True:
             await asyncio.sleep(INTERVAL)
-            await self.flush()
+            if await self.flush():
+                backoff.reset()
+            else:
+                await backoff.wait()

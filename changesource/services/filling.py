@@ -46,7 +46,7 @@ async def persistently(action: Callable[[], Awaitable[T]], stopped: Stopped | No
 
     With ``stopped``, a document at which a table stops is waited for as well.
     """
-    backoff = Backoff()
+    backoff = Backoff("copy")
     while True:
         try:
             result = await action()

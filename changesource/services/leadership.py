@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Awaitable, Callable
 from time import monotonic
 
+from changesource.backoff import Backoff
 from changesource.services.bookkeeping import read
 from changesource.store import leases
 
@@ -63,16 +64,20 @@ class Leadership:
         """Return once the lease is ours: it was free, or its holder has not renewed it for ``seconds``."""
         seen: leases.Seen | None = None
         since = monotonic()
+        backoff = Backoff("lease", first=seconds / RENEWALS / 2, longest=seconds)
         while True:
             found = await read(leases.look, None, self._name)
             if found is None:
                 # While the database is away its holder cannot renew it either.
                 seen = None
-            elif found != seen:
+                await backoff.wait()
+                continue
+            backoff.reset()
+            if found != seen:
                 if found.holder and (seen is None or seen.holder != found.holder):
                     logger.info("standing by", extra={"lease": self._name, "leader": found.holder})
                 seen, since = found, monotonic()
-            if found is not None and (not found.holder or monotonic() - since >= seconds) and await self._take(found):
+            if (not found.holder or monotonic() - since >= seconds) and await self._take(found):
                 logger.info("leading", extra={"lease": self._name, "before": found.holder or "nobody"})
                 return
             await asyncio.sleep(seconds / RENEWALS / 2)

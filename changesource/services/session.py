@@ -13,6 +13,7 @@ from changesource.backoff import Backoff
 from changesource.exceptions import (
     FingerprintChanged,
     ResetRequired,
+    SourceRefused,
     SourceUnavailable,
     TableStopped,
     WatermarkInvalid,
@@ -193,7 +194,7 @@ class ReplicaSession:
     async def _later_than_before(self, sync: InitialSync) -> int:
         """Return a T0 that is later than the replica's earlier one: the same or a lower one ends zero-cache."""
         known = await self._known_sync()
-        backoff = Backoff(first=1.0)
+        backoff = Backoff("clock", first=1.0)
         while True:
             began = await sync.barrier()
             if known is None or not known.replica_version:
@@ -229,7 +230,7 @@ class ReplicaSession:
             await self._may_go_on(replica_version)
 
     async def _stream(self, downstream: Downstream) -> None:
-        backoff = Backoff()
+        backoff = Backoff("replica")
         while True:
             try:
                 await self._pull(downstream, backoff)
@@ -241,9 +242,12 @@ class ReplicaSession:
                 self._note_stop(error)
                 await backoff.wait()
                 await self._correct(error)
-            except SourceUnavailable as error:
+            except (SourceUnavailable, SourceRefused) as error:
+                # A refusal too: a zero-cache whose connection ends is back at once, again and again.
                 logger.warning("replica waits for MongoDB", extra=self._names() | {"error": str(error)})
                 await self._rollback(downstream)
+                if isinstance(error, SourceRefused):
+                    self._note_stop(error)
                 await backoff.wait()
 
     async def _rollback(self, downstream: Downstream) -> None:
@@ -251,11 +255,11 @@ class ReplicaSession:
         await downstream.rollback()
 
     async def _correct(self, stopped: TableStopped) -> None:
-        with suppress(SourceUnavailable):
+        with suppress(SourceUnavailable, SourceRefused):
             await correct(self._source, self._mapping.needs, stopped, self._corrections)
 
-    def _note_stop(self, error: TableStopped | None) -> None:
-        """Show operators that a table stopped the replica, or that it goes on."""
+    def _note_stop(self, error: TableStopped | SourceRefused | None) -> None:
+        """Show operators that a table or a refusal stopped the replica, or that it goes on."""
         if error is not None:
             if self._state != "stopped":
                 self._state_before = self._state

@@ -38,7 +38,7 @@ def prepare_database(patience: float = 0) -> None:
 
     A database that does not answer is waited for up to ``patience`` seconds. Raises ``DatabaseUnavailable``.
     """
-    deadline, backoff = time.monotonic() + patience, Backoff(first=0.5, longest=5.0)
+    deadline, backoff = time.monotonic() + patience, Backoff("database", first=0.5, longest=5.0)
     while True:
         try:
             with _alone():
@@ -48,7 +48,7 @@ def prepare_database(patience: float = 0) -> None:
             if time.monotonic() >= deadline:
                 raise DatabaseUnavailable.of(error) from error
             logger.warning("the database does not answer, waiting", extra={"error": str(DatabaseUnavailable.of(error))})
-            time.sleep(backoff.next_delay())
+            backoff.block()
         else:
             return
 
@@ -102,7 +102,7 @@ def first_api_key(chosen: Settings) -> str | None:
 
 def load_mappings(chosen: Settings) -> None:
     """Read the managed mappings; retries while none was ever loaded, then raises ``ConfigurationUnavailable``."""
-    backoff = Backoff(first=1.0)
+    backoff = Backoff("mappings", first=1.0)
     for attempt in range(LOAD_TRIES):
         try:
             configuration.load_managed(chosen, inspector())
@@ -111,7 +111,7 @@ def load_mappings(chosen: Settings) -> None:
             if attempt == LOAD_TRIES - 1:
                 raise
             logger.warning("mappings cannot be loaded, trying again", extra={"error": str(error)})
-            time.sleep(backoff.next_delay())
+            backoff.block()
 
 
 def check_source(chosen: Settings) -> None:

@@ -45,7 +45,7 @@ class Subscriber:
             self._task = None
 
     async def _run(self) -> None:
-        backoff = Backoff()
+        backoff = Backoff("layer")
         while True:
             try:
                 await self._receive(backoff)

@@ -76,7 +76,7 @@ class Watcher:
         self._bounds = bounds
         self._keepalive = keepalive
         self._report = report
-        self._backoff = Backoff()
+        self._backoff = Backoff("watcher")
         self._last_barrier = 0.0
         self._too_large = False
         self.position = 0

@@ -109,3 +109,19 @@ class Deployment:
         running, self._running = self._running, []
         for process in running:
             process.kill()
+
+
+def ends_with(place: Deployment, *words: str) -> str:
+    """Start ``serve``; it must end by itself with an error of one line that has these words. Return the log.
+
+    Its exit code says that starting it again would change nothing.
+    """
+    server = place.server(wait=False)
+    assert server.wait(60) == 78
+    log: str = server.log_text()
+    errors = [line for line in log.splitlines() if line.startswith("CommandError: ")]
+    assert len(errors) == 1, log
+    for word in words:
+        assert word in errors[0], errors[0]
+    assert "Traceback" not in log
+    return log

@@ -27,6 +27,10 @@ DOCUMENT_AT = {OP_MSG: 16 + 5, OP_REPLY: 16 + 20}
 OPTIONS: CodecOptions[Document] = CodecOptions(uuid_representation=UuidRepresentation.STANDARD)
 
 
+def _unseen(document: Document) -> None:
+    pass
+
+
 def _unchanged(document: Document) -> Document:
     return document
 
@@ -44,13 +48,18 @@ class Member:
         hello: Callable[[Document], Document] = _unchanged,
         command: Callable[[Document], Document] = _unchanged,
         instead: tuple[bytes, bytes] = (b"", b""),
+        seen: Callable[[Document], None] = _unseen,
+        reply: Callable[[Document], Document] | None = None,
     ) -> None:
         """``instead`` is (bytes, others of the same number): what the server sends of the first goes on as the second.
 
-        So it sends what it would not store.
+        So it sends what it would not store. ``seen`` is told each command that the server is sent;
+        what ``reply`` makes of an answer with a cursor goes on in its place.
         """
         assert len(instead[0]) == len(instead[1])
         self.instead = instead
+        self.seen = seen
+        self.reply = reply
         self.port = free_port()
         self.hello = hello
         self.command = command
@@ -63,10 +72,8 @@ class Member:
         try:
             answers, upstream = await asyncio.open_connection("127.0.0.1", self._upstream)
             ways = [
-                asyncio.ensure_future(_pass(reader, upstream, lambda body: "find" in body, self.command)),
-                asyncio.ensure_future(
-                    _pass(answers, writer, lambda body: "maxWireVersion" in body, self.hello, self.instead)
-                ),
+                asyncio.ensure_future(_pass(reader, upstream, self._is_read, self.command)),
+                asyncio.ensure_future(_pass(answers, writer, self._is_changed, self._answer, self.instead)),
             ]
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         except OSError:
@@ -78,6 +85,16 @@ class Member:
             for side in (writer, upstream):
                 if side is not None:
                     side.transport.abort()
+
+    def _is_changed(self, answer: Document) -> bool:
+        return "maxWireVersion" in answer or (self.reply is not None and "cursor" in answer)
+
+    def _answer(self, answer: Document) -> Document:
+        return self.hello(answer) if self.reply is None or "maxWireVersion" in answer else self.reply(answer)
+
+    def _is_read(self, command: Document) -> bool:
+        self.seen(command)
+        return "find" in command
 
 
 async def _pass(

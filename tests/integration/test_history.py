@@ -150,20 +150,26 @@ async def test_history_lost_during_the_snapshot_is_copied_again() -> None:
         await connection.until(lambda: it.is_exact(replica))
 
 
-async def test_where_history_cannot_be_had_the_connection_ends_and_says_why() -> None:
-    """Nothing wrong is sent; the reason stands in the replica's row."""
+async def test_where_history_cannot_be_had_the_replica_waits_and_says_why() -> None:
+    """Nothing wrong is sent; the reason stands in the replica's row, until it can be had."""
     it = Place()
     replica = it.replica(checked=False)
     await replica.sync()
     before = shown(replica.model)
     it.source.lose_history("accounts")
-    it.source.fail("prepare", PostImagesMissing("MongoDB keeps no pre-images of accounts"))
+    for nth in range(1, 6):
+        it.source.fail("prepare", PostImagesMissing("MongoDB keeps no pre-images of accounts"), nth)
+    row = WatermarkRow.objects.filter(kind="replica")
     async with replica.connection() as connection:
         it.source.update("accounts", 0, members=[])
-        await until(connection.task.done)
-    assert shown(replica.model) == before
-    row = await database_sync_to_async(WatermarkRow.objects.get)(kind="replica")
-    assert "ZS315" in row.message
+        async with asyncio.timeout(20):
+            while not await row.filter(state="stopped", message__contains="ZS315").aexists():
+                await asyncio.sleep(0.05)
+        assert shown(replica.model) == before
+        await connection.until(lambda: it.is_exact(replica))
+        async with asyncio.timeout(20):
+            while not await row.filter(state="streaming", message="").aexists():
+                await asyncio.sleep(0.05)
 
 
 Mend = Callable[[ScriptedSource], object]

@@ -1,4 +1,7 @@
-"""Faults that pass: the replica goes on, exact, and nobody is reset."""
+"""Faults that pass: the replica goes on, exact, and nobody is reset.
+
+What MongoDB answers with an error is in ``test_change_stream_errors``.
+"""
 
 from __future__ import annotations
 
@@ -24,14 +27,11 @@ from devtools.secantusdb import SecantusDB
 from tests.conftest import DeploymentFactory, MongoServer
 from tests.harness.app import MAPPINGS, expected, fill, last_write
 from tests.harness.deployment import Server
-from tests.harness.failpoints import failing
 from tests.harness.reader import Reader
 from tests.harness.whole import Whole
 
 pytestmark = pytest.mark.django_db(transaction=True)
-CODES = [43, 237, 11601, 6, 89, 91, 189, 10107, 11600, 13435, 262, 0]  # 0 drops the connection
 SMALL = 64 * 1024  # bytes; less than an empty database has
-COMMANDS = ["aggregate", "getMore", "find", "update"]
 
 
 class Own:
@@ -59,45 +59,6 @@ async def own(secantusdb: Callable[..., SecantusDB]) -> AsyncIterator[Own]:
     yield made
     await made.whole.close()
     made.client.close()
-
-
-@pytest.mark.parametrize("command", ["getMore", pytest.param("aggregate", marks=pytest.mark.slow)])
-async def test_errors_while_streaming(own: Own, command: str, caplog: pytest.LogCaptureFixture) -> None:
-    """Each code on one connection, while changes are written: once and twice, or so that opening anew fails as well."""
-    commands, times = (["getMore"], 2) if command == "getMore" else (["getMore", "aggregate"], 3)
-    replica = own.whole.replica()
-    await replica.sync()
-    async with replica.connection() as connection:
-        for code in CODES:
-            caplog.clear()
-            with failing(own.client, commands, {"times": times}, code=code):
-                own.database["items"].insert_one({"_id": f"{command}-{code}", "name": "x"})
-                await own.whole.settle(connection)
-            # The driver itself may have tried once more after what it knows to be passing.
-            assert "replica waits for MongoDB" in caplog.text, code
-    assert replica.model.reset is None
-
-
-async def test_errors_while_the_watcher_streams(own: Own) -> None:
-    replica = own.whole.replica()
-    await replica.sync()
-    async with own.whole.watched(), replica.connection() as connection:
-        await own.whole.settle(connection)
-        for code in (43, 189, 0):
-            with failing(own.client, ["getMore", "aggregate"], {"times": 2}, code=code):
-                own.database["items"].insert_one({"_id": f"watched-{code}", "name": "x"})
-                await own.whole.settle(connection)
-
-
-@pytest.mark.parametrize("command", COMMANDS)
-async def test_errors_during_the_snapshot(own: Own, command: str) -> None:
-    """It waits in place: a socket that closes would end zero-cache."""
-    for code in (43, 189, 262, 0):
-        replica = own.whole.replica(app_id=f"snapshot_{code}")
-        with failing(own.client, [command], {"times": 2}, code=code):
-            await replica.sync()
-        await own.whole.compare(replica)
-        assert len(replica.model.commits) == 1
 
 
 @pytest.mark.parametrize("watched", [True, False], ids=["watched", "unwatched"])

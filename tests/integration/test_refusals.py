@@ -26,7 +26,7 @@ from devtools.processes import ProcessError
 from devtools.secantusdb import SecantusDB
 from tests.conftest import DeploymentFactory, MongoServer
 from tests.harness.app import MAPPINGS, WITHOUT_HISTORY, fill
-from tests.harness.deployment import Deployment
+from tests.harness.deployment import ends_with
 from tests.harness.members import Member, running
 from tests.harness.whole import BARRIERS
 
@@ -62,22 +62,6 @@ def looked_at(uri: str, database: str, *collections: str) -> dict[str, str]:
     """The types of ``_id`` that publishing finds out."""
     answers = inspect(uri, database, dict.fromkeys(collections, Questions()), "auto", switch=True)
     return {name: answer.id_type for name, answer in answers.items()}
-
-
-def ends_with(place: Deployment, *words: str) -> str:
-    """Start ``serve``; it must end by itself with an error of one line that has these words. Return the log.
-
-    Its exit code says that starting it again would change nothing.
-    """
-    server = place.server(wait=False)
-    assert server.wait(60) == 78
-    log: str = server.log_text()
-    errors = [line for line in log.splitlines() if line.startswith("CommandError: ")]
-    assert len(errors) == 1, log
-    for word in words:
-        assert word in errors[0], errors[0]
-    assert "Traceback" not in log
-    return log
 
 
 @each_kind
@@ -216,7 +200,7 @@ def reader_uri(secantusdb: Callable[..., SecantusDB]) -> str:
 async def test_a_user_who_may_not_write_is_told_what_to_grant(reader_uri: str) -> None:
     source = MongoSource(reader_uri, "own", BARRIERS)
     await source.prepare(["items"])
-    with pytest.raises(PrivilegeMissing, match=r"ZS311 .*grantRolesToUser"):
+    with pytest.raises(PrivilegeMissing, match=r"ZS311 .* update and insert on own\._zerosource.*grantPrivileges"):
         await source.barrier("start")
     await source.close()
 
@@ -224,11 +208,17 @@ async def test_a_user_who_may_not_write_is_told_what_to_grant(reader_uri: str) -
 def test_the_start_refuses_a_user_who_may_not_write(deployment: DeploymentFactory, reader_uri: str) -> None:
     place = deployment(MONGODB_URI=reader_uri, MONGODB_DATABASE="own", POST_IMAGES="off")
     place.configure(mappings=WITHOUT_HISTORY)
-    log = ends_with(place, "ZS311", "grantRolesToUser", "readWrite")
+    log = ends_with(place, "ZS311", "lacks update and insert on own._zerosource", "grantPrivilegesToRole")
     assert "let-me-see" not in log
 
 
 def test_the_start_refuses_a_wrong_password(deployment: DeploymentFactory, reader_uri: str) -> None:
     place = deployment(MONGODB_URI=reader_uri.replace("let-me-see", "guessed"), MONGODB_DATABASE="own")
     place.configure(mappings=MAPPINGS)
-    assert "guessed" not in ends_with(place, "ZS311")
+    assert "guessed" not in ends_with(place, "ZS311", "does not let the user in", "Correct the user")
+
+
+def test_the_start_refuses_to_go_without_a_user(deployment: DeploymentFactory, reader_uri: str) -> None:
+    place = deployment(MONGODB_URI=reader_uri.replace("viewer:let-me-see@", ""), MONGODB_DATABASE="own")
+    place.configure(mappings=MAPPINGS)
+    ends_with(place, "ZS311", "does not let the user in", "Correct the user")

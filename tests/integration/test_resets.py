@@ -25,10 +25,11 @@ from changesource.mapping.formats import read_specification
 from changesource.models import Watermark as WatermarkRow
 from changesource.protocol.watermark import Watermark
 from changesource.store import watermarks
+from devtools.processes import wait_until
 from devtools.secantusdb import SecantusDB
 from tests.conftest import DeploymentFactory, MongoServer
 from tests.harness.app import MAPPINGS, fill
-from tests.harness.failpoints import failing
+from tests.harness.failpoints import HISTORY_LOST, fail_next, failing
 from tests.harness.link import Replica
 from tests.harness.reader import Reader
 from tests.harness.runtimes import published, running
@@ -225,13 +226,38 @@ async def test_the_oplog_rolled_over_while_the_server_was_cut_off(own: Own) -> N
     await reset_while_connected(replica, act, "ZS202")
 
 
-@pytest.mark.parametrize("code", [136, 260, 280, 286])
+@pytest.mark.parametrize("code", HISTORY_LOST)
 @pytest.mark.parametrize("command", ["getMore", "aggregate"])
-async def test_the_server_says_that_history_is_lost(own: Own, command: str, code: int) -> None:
-    replica = own.whole.replica()
-    await replica.sync()
-    with failing(own.client, [command], "alwaysOn", code=code):
+async def test_the_server_says_that_history_is_lost(whole: Whole, command: str, code: int) -> None:
+    """While the snapshot begins, and when the replica connects."""
+    client, replica = whole.database.client, whole.replica()
+    with failing(client, [command], "alwaysOn", code=code):
         await refused(replica, "ZS202")
+    replica.model.reset = None
+    await replica.sync()
+    with failing(client, [command], "alwaysOn", code=code):
+        await refused(replica, "ZS202")
+
+
+@pytest.mark.parametrize("code", HISTORY_LOST)
+@pytest.mark.parametrize("command", ["getMore", "aggregate"])
+async def test_the_server_says_so_while_the_replica_streams(
+    whole: Whole, command: str, code: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    client, replica = whole.database.client, whole.replica()
+
+    def lose() -> None:
+        if command == "getMore":
+            fail_next(client, command, code=code)
+            return
+        # It opens its stream anew after another error.
+        with failing(client, ["getMore", command], "alwaysOn", code=189):
+            wait_until(lambda: "replica waits for MongoDB" in caplog.text, "the error", 20)
+            fail_next(client, command, code=code)
+            wait_until(lambda: replica.model.reset is not None, "the reset", 20)
+
+    await replica.sync()
+    await reset_while_connected(replica, lose, "ZS202")
 
 
 # MongoDB is another one.

@@ -477,15 +477,29 @@ async def test_after_a_reset_the_next_snapshot_is_later() -> None:
     assert (await row()).replica_version == again.version
 
 
-async def test_a_fault_that_will_not_pass_ends_the_connection_without_a_reset() -> None:
+async def test_a_refusal_while_streaming_is_waited_out() -> None:
+    """The connection stays: a zero-cache whose connection ends is back within milliseconds, and again, and again."""
     it = Place()
     replica = it.replica()
     await replica.sync()
-    it.source.fail("feed", PrivilegeMissing())
+    for nth in (1, 2):
+        it.source.fail("feed", PrivilegeMissing(), nth)
+    async with replica.connection() as connection:
+        # One for the snapshot, two that failed, and one since.
+        await connection.until(lambda: it.source.calls["feed"] == 4)
+        it.writer.step()
+        await connection.until(lambda: it.is_exact(replica))
+    assert replica.model.reset is None
+
+
+async def test_a_refusal_of_the_initial_sync_ends_the_connection_without_a_reset() -> None:
+    it = Place()
+    replica = it.replica()
+    it.source.fail("documents", PrivilegeMissing())
     async with replica.connection() as connection:
         await until(connection.task.done)
     assert replica.model.reset is None
-    assert replica.frames == []
+    assert replica.model.commits == []
 
 
 async def test_a_snapshot_read_from_a_secondary_that_lags_is_exact() -> None:

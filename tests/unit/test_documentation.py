@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -19,24 +20,13 @@ from changesource.mapping.json_reading import parse
 from changesource.mapping.pipelines import STAGES
 from changesource.mapping.rows import compile_table
 from changesource.mapping.schema_formats import is_schema
+from changesource.metrics import RETRIES, ROW_ERRORS, Retry
+from tests.harness.documentation import README, ROOT, table
 
-ROOT = Path(__file__).resolve().parents[2]
-README = ROOT / "README.md"
 PAGES = (README, ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md")))
 
 SETTINGS_HEAD = "| Name | Default | Bound | What it does |"
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
-
-
-def table(page: Path, head: str) -> list[list[str]]:
-    """The cells of the rows of the table with this head."""
-    lines = page.read_text().splitlines()
-    rows = []
-    for line in lines[lines.index(head) + 2 :]:
-        if not line.startswith("|"):
-            break
-        rows.append([cell.strip() for cell in line.strip("|").split("|")])
-    return rows
 
 
 def json_blocks(page: Path) -> list[bytes]:
@@ -95,6 +85,12 @@ def test_bounds_in_the_readme_hold(tmp_path: Path) -> None:
                 read_settings({setting: str(outside)}, tmp_path)
         checked += 1
     assert checked >= 6
+
+
+def test_every_metric_is_documented() -> None:
+    rows = {metric.strip("`"): label for metric, label, _ in table(README, "| Metric | Label | What it counts |")}
+    assert rows.keys() == {f"{counter.describe()[0].name}_total" for counter in (ROW_ERRORS, RETRIES)}
+    assert [what for what in get_args(Retry) if f"`{what}`" not in README.read_text()] == []
 
 
 def tree(kind: type[ZerosourceError]) -> Iterator[type[ZerosourceError]]:

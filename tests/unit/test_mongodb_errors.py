@@ -35,28 +35,28 @@ from changesource.exceptions import (
     ZerosourceError,
 )
 from changesource.sources.mongodb.errors import PASSING_LABELS, translate, translated
+from changesource.sources.mongodb.privileges import Need
 from changesource.sources.mongodb.survey import check_server
+from tests.harness.failpoints import HISTORY_LOST, REFUSED, RETRYABLE
 
+# The lists of what ends a change stream are those that the failpoints use.
+CURSORS = [43, 175, 237, 11601]
 CODES: dict[type[ZerosourceError], list[int]] = {
-    # CappedPositionLost, InvalidResumeToken, ChangeStreamFatalError, ChangeStreamHistoryLost
-    HistoryLost: [136, 260, 280, 286],
+    HistoryLost: [*HISTORY_LOST],
     # CursorNotFound, QueryPlanKilled, CursorKilled, Interrupted
-    CursorLost: [43, 175, 237, 11601],
-    # Unauthorized, AuthenticationFailed, AtlasError
-    PrivilegeMissing: [13, 18, 8000],
-    # $changeStream on a standalone server
-    NotReplicaSet: [40573],
+    CursorLost: CURSORS,
+    PrivilegeMissing: [code for code, (_, ours) in REFUSED.items() if ours == PrivilegeMissing.code],
+    NotReplicaSet: [code for code, (_, ours) in REFUSED.items() if ours == NotReplicaSet.code],
     # BSONObjectTooLarge, an element too large
     ReplyTooLarge: [10334, 17280],
     # What names a host, an election, a shutdown, a time-out, a conflict, overload, a collection that is being dropped,
     # writes that are blocked, a full disk; and one that nobody knows.
     SourceUnavailable: [
-        *(46, 94, 96, 143, 215, 216, 261, 264, 279, 290, 314, 355, 371, 402, 407, 412, 433, 449, 14031, 123456789),
-        *(6, 7, 24, 50, 63, 64, 89, 91, 112, 133, 134, 150, 189, 202, 211, 234, 246, 262, 317, 365, 384, 462),
-        *(9001, 10058, 10107, 11600, 11602, 13388, 13435, 13436),
+        *sorted(RETRYABLE.keys() - set(CURSORS)),
+        *(46, 64, 94, 96, 143, 211, 215, 261, 264, 314, 317, 355, 371, 391, 14031, 10058, 123456789),
     ],
-    # BadValue, FailedToParse, CommandNotFound, a stage that the server has not, none at all
-    SourceRefused: [2, 9, 59, 40324, 0],
+    # Beside these: a stage that the server has not, no code at all
+    SourceRefused: [*(code for code, (_, ours) in REFUSED.items() if ours == SourceRefused.code), 40324, 0],
 }
 CASES = [(code, kind) for kind, codes in CODES.items() for code in codes]
 
@@ -65,7 +65,8 @@ CASES = [(code, kind) for kind, codes in CODES.items() for code in codes]
 def test_a_code(code: int, kind: type[ZerosourceError]) -> None:
     error = translate(OperationFailure("what MongoDB says, full error: {'secret': 1}", code, {"code": code}))
     assert type(error) is kind
-    assert error.message == "what MongoDB says"
+    assert error.message.rstrip(".").endswith("what MongoDB says")
+    assert "secret" not in str(error)
 
 
 def test_a_failure_without_a_code_is_a_refusal() -> None:
@@ -116,7 +117,46 @@ def test_the_cause_is_kept() -> None:
     with pytest.raises(PrivilegeMissing) as raised, translated():
         raise cause
     assert raised.value.__cause__ is cause
-    assert "grantRolesToUser" in raised.value.remedy
+    assert "docs/privileges.md" in raised.value.remedy
+
+
+NEED = Need(("update", "insert"), 'my "app"', "_zerosource")
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (13, 'not authorized on app to execute command { update: "_zerosource", ordered: true, $db: "app" }'),
+        (13, "Failing command via 'failCommand' failpoint"),
+        (8000, "user is not allowed to do action [update] on [app._zerosource]."),
+    ],
+)
+def test_a_privilege_that_lacks_is_named(code: int, words: str) -> None:
+    error = translate(OperationFailure(words, code), NEED)
+    assert error.message == f'The MongoDB user lacks update and insert on my "app"._zerosource: {words.rstrip(".")}.'
+    assert error.remedy == (
+        'Grant it: db.getSiblingDB("my \\"app\\"").grantPrivilegesToRole("zerosource", [{resource: {'
+        'db: "my \\"app\\"", collection: "_zerosource"}, actions: ["update", "insert"]}]) (see docs/privileges.md).'
+    )
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (18, "Authentication failed."),
+        (13, "command aggregate requires authentication"),
+        (13, "Command find requires authentication"),
+        (8000, "bad auth : authentication failed"),
+        (8000, "bad auth : Authentication failed."),
+    ],
+)
+def test_a_user_who_is_not_let_in(code: int, words: str) -> None:
+    """No privilege would help."""
+    error = translate(OperationFailure(words, code), NEED)
+    assert type(error) is PrivilegeMissing
+    assert words.rstrip(".") in error.message
+    assert "MONGODB_URI" in error.remedy
+    assert "grant" not in str(error)
 
 
 def test_servers() -> None:

@@ -18,6 +18,7 @@ from changesource.sources.base import Document
 from changesource.sources.mongodb.decoding import CODEC_OPTIONS, read_documents
 from changesource.sources.mongodb.errors import translated
 from changesource.sources.mongodb.feed import to_its_end
+from changesource.sources.mongodb.privileges import Need
 from changesource.stream.events import to_timestamp
 
 logger = logging.getLogger(__name__)
@@ -26,9 +27,9 @@ REPLACED = "\ufffd"  # what stands for bytes that are no UTF-8
 SIMPLE = Collation("simple")
 
 
-async def _next(cursor: AsyncRawBatchCursor[dict[str, Any]]) -> Sequence[Document]:
+async def _next(cursor: AsyncRawBatchCursor[dict[str, Any]], need: Need) -> Sequence[Document]:
     """Return the documents of the next reply; none at the end."""
-    with translated():
+    with translated(need):
         reply: Any  # bytes, whatever the driver's annotations say
         async for reply in cursor:
             if documents := read_documents(reply, CODEC_OPTIONS):
@@ -65,19 +66,21 @@ class MongoCopy:
         self,
         client: AsyncMongoClient[dict[str, Any]],
         collection: AsyncCollection[dict[str, Any]],
+        need: Need,
         needs: CollectionNeeds,
         batch_size: int,
     ) -> None:
-        """``batch_size`` bounds the documents of one reply."""
+        """``need`` is the privilege that it takes; ``batch_size`` bounds the documents of one reply."""
         self._client = client
         self._collection = collection
+        self._need = need
         self._needs = needs
         self._batch_size = batch_size
         self._after: dict[str, object] = {}
 
     async def batches(self, not_before: int) -> AsyncGenerator[Sequence[Document], None]:
         """See ``CollectionCopy.batches``."""
-        backoff = Backoff()
+        backoff = Backoff("copy")
         while True:
             try:
                 async with self._client.start_session(causal_consistency=True) as session:
@@ -92,7 +95,7 @@ class MongoCopy:
                         collation=SIMPLE,
                     )
                     async with cursor:
-                        while batch := await to_its_end(_next(cursor)):
+                        while batch := await to_its_end(_next(cursor, self._need)):
                             self._after = _after(batch, self._after)
                             yield batch
                             backoff.reset()

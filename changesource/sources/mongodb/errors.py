@@ -31,16 +31,20 @@ from changesource.exceptions import (
     SourceUnavailable,
     ZerosourceError,
 )
+from changesource.sources.mongodb.privileges import DOCUMENT, Need
 
 HISTORY_LOST = {136, 260, 280, 286}  # CappedPositionLost, InvalidResumeToken, ChangeStreamFatalError, ...HistoryLost
 CURSOR_LOST = {43, 175, 237, 11601}  # CursorNotFound, QueryPlanKilled (a drop or rename), CursorKilled, Interrupted
-PRIVILEGE = {13, 18, 8000}  # Unauthorized, AuthenticationFailed, AtlasError
+AUTHENTICATION = 18  # AuthenticationFailed
+PRIVILEGE = {13, AUTHENTICATION, 8000}  # Unauthorized, AuthenticationFailed, AtlasError
+# What MongoDB and Atlas say, under the codes of a missing privilege, to those who are not logged in.
+NO_LOGIN = ("requires authentication", "bad auth", "Authentication failed")
 STANDALONE = {40573}  # $changeStream is only supported on replica sets
 TOO_LARGE = {10334, 17280}  # BSONObjectTooLarge
 # What will not pass by itself: the command, an option or the namespace is wrong, or the server knows no such thing.
-# BadValue, FailedToParse, TypeMismatch, IllegalOperation, CommandNotFound, InvalidNamespace, APIVersionError and its
-# kin, CommandNotSupported(OnView), OptionNotSupportedOnView, no code at all.
-REFUSED = {0, 2, 9, 14, 20, 59, 73, 115, 166, 167, 322, 323, 324, 40415}
+# BadValue, FailedToParse, TypeMismatch, IllegalOperation, CommandNotFound, InvalidOptions, InvalidNamespace,
+# CommandNotSupported(OnView), OptionNotSupportedOnView, APIVersionError and its kin, an unknown field, no code at all.
+REFUSED = {0, 2, 9, 14, 20, 59, 72, 73, 115, 166, 167, 322, 323, 324, 40415}
 # Stages and options that this server does not have.
 UNKNOWN_STAGE = {40324}
 PASSING_LABELS = (
@@ -49,8 +53,11 @@ PASSING_LABELS = (
 )
 
 
-def translate(error: PyMongoError) -> ZerosourceError:
-    """Return our error for a driver's; the driver's own words are in the message."""
+def translate(error: PyMongoError, need: Need | None = None) -> ZerosourceError:
+    """Return our error for a driver's; the driver's own words are in the message.
+
+    ``need`` is the privilege that the command wants, which the error names where it lacks.
+    """
     words = str(error).partition(", full error:")[0]
     match error:
         case CursorNotFound():
@@ -59,7 +66,7 @@ def translate(error: PyMongoError) -> ZerosourceError:
             # Or two processes that first write a barrier at once, or a majority that is not there now.
             return SourceUnavailable(words)
         case OperationFailure():
-            return _of_code(error, words)
+            return _of_code(error, words, need)
         case ProtocolError():
             return ReplyTooLarge(words)
         case ConfigurationError() if _is_of_dns(error):
@@ -74,12 +81,13 @@ def _is_of_dns(error: ConfigurationError) -> bool:
     return type(cause).__module__.startswith("dns.") or str(error).startswith("The DNS ")
 
 
-def _of_code(error: OperationFailure, words: str) -> ZerosourceError:
+def _of_code(error: OperationFailure, words: str, need: Need | None) -> ZerosourceError:
     code = error.code or 0
+    if code in PRIVILEGE:
+        return _missing(code, words, need)
     for codes, kind in (
         (HISTORY_LOST, HistoryLost),
         (CURSOR_LOST, CursorLost),
-        (PRIVILEGE, PrivilegeMissing),
         (STANDALONE, NotReplicaSet),
         (TOO_LARGE, ReplyTooLarge),
     ):
@@ -92,14 +100,31 @@ def _of_code(error: OperationFailure, words: str) -> ZerosourceError:
     return SourceRefused(words) if code in REFUSED | UNKNOWN_STAGE else SourceUnavailable(words)
 
 
+def _missing(code: int, words: str, need: Need | None) -> PrivilegeMissing:
+    words = words.rstrip(".")
+    if code == AUTHENTICATION or any(said in words for said in NO_LOGIN):
+        return PrivilegeMissing(
+            f"MongoDB does not let the user in: {words}.",
+            remedy="Correct the user, its password or authSource in MONGODB_URI.",
+        )
+    if need is None:
+        return PrivilegeMissing(words)
+    return PrivilegeMissing(
+        f"The MongoDB user lacks {need}: {words}.", remedy=f"Grant it: {need.grant} (see {DOCUMENT})."
+    )
+
+
 @contextmanager
-def translated() -> Iterator[None]:
-    """Raise our errors for the driver's within the block, and a cancellation that the driver forgot."""
+def translated(need: Need | None = None) -> Iterator[None]:
+    """Raise our errors for the driver's within the block, and a cancellation that the driver forgot.
+
+    ``need`` is the privilege that the block's command wants.
+    """
     try:
         yield
     except PyMongoError as error:
         _remember_cancellation()
-        raise translate(error) from error
+        raise translate(error, need) from error
     _remember_cancellation()
 
 

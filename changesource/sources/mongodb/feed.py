@@ -42,6 +42,7 @@ RawEvent = Mapping[str, object]
 UPDATE_LOOKUP = "updateLookup"
 WHEN_AVAILABLE = "whenAvailable"
 LOOKUPS = 16
+WATCHING = ("find", "changeStream")  # the actions that a change stream needs, on all of the database
 EVENT_FIELDS = (
     "operationType",
     "clusterTime",
@@ -149,7 +150,7 @@ class ChangeCursor:
             raise SourceUnavailable(error.message) from error
 
     async def _aggregate(self, pipeline: Sequence[object]) -> None:
-        with translated():
+        with translated(self._source.need(*WATCHING)):
             reply = await self._source.database.command(
                 {
                     "aggregate": 1,
@@ -175,7 +176,7 @@ class ChangeCursor:
 
     async def more(self, wait_ms: int) -> Sequence[RawEvent]:
         """Return the next events; none after the server has waited ``wait_ms`` and has nothing."""
-        with translated():
+        with translated(self._source.need(*WATCHING)):
             reply = await self._source.database.command(
                 {
                     "getMore": self._id,
@@ -274,7 +275,10 @@ class MongoFeed:
         if not self._proved and not await self._prove(batch):
             return ()
         if not batch:
-            return None if self._cursor.live else ()
+            if not self._cursor.live:
+                # Not by an event: opened anew at once, it might end so again and again.
+                raise CursorLost()
+            return None
         read = (read_event(raw, self._source.barrier_collection) for raw in whole)
         events = [event for event in read if event is not None and event.cluster_time > self._after]
         if self._cursor.full_document == WHEN_AVAILABLE and any(map(_lacks_document, events)):

@@ -9,19 +9,22 @@ from pymongo import MongoClient
 from pymongo.collection import Collection as MongoCollection
 from pymongo.errors import PyMongoError
 
-from changesource.exceptions import KeyNotUnique, PostImagesMissing
+from changesource.exceptions import KeyNotUnique
 from changesource.mapping.questions import Answers, Questions
 from changesource.mapping.spec import IdType
 from changesource.sources.mongodb.decoding import CODEC_OPTIONS, read_documents
 from changesource.sources.mongodb.errors import translated
+from changesource.sources.mongodb.privileges import Need
 from changesource.sources.mongodb.survey import (
     PostImages,
     check_collections,
     check_server,
     has_images,
+    images_missing,
     images_off,
     refusal,
     switch_on,
+    switching,
 )
 
 ID_TYPES: dict[str, IdType] = {
@@ -51,7 +54,8 @@ def inspect(
     ):
         check_server(client.admin.command("hello"))
         names = sorted(wanted)
-        found = {c["name"]: c for c in client[database].list_collections(filter={"name": {"$in": names}})}
+        with translated(Need(("listCollections",), database)):
+            found = {c["name"]: c for c in client[database].list_collections(filter={"name": {"$in": names}})}
         check_collections(found.values(), wanted)
         answers = {}
         for name, asked in sorted(wanted.items()):
@@ -70,7 +74,8 @@ def _check_keys(collection: MongoCollection[dict[str, Any]], asked: Questions) -
     """Refuse a table whose key MongoDB does not keep unique."""
     if not asked.unique_fields:
         return
-    indexes = list(collection.list_indexes())
+    with translated(Need(("listIndexes",), collection.database.name, collection.name)):
+        indexes = list(collection.list_indexes())
     unique = [set(i["key"]) for i in indexes if i.get("unique") and "partialFilterExpression" not in i]
     for table, fields in sorted(asked.unique_fields.items()):
         if not any(index <= set(fields) for index in unique):
@@ -91,9 +96,9 @@ def _switch_images_on(collection: MongoCollection[dict[str, Any]], post_images: 
     try:
         collection.database.command(switch_on(collection.name))
     except PyMongoError as error:
-        reason = refusal(error, required=True)
+        reason = refusal(error, switching(collection.database.name, collection.name), required=True)
         if reason is not None:
-            raise PostImagesMissing(f"MongoDB keeps no pre-images of {collection.name}: {reason}") from error
+            raise images_missing(collection.name, reason, spare=False) from error
 
 
 def _field_type(collection: MongoCollection[dict[str, Any]], path: str) -> IdType:
@@ -103,7 +108,8 @@ def _field_type(collection: MongoCollection[dict[str, Any]], path: str) -> IdTyp
         {"$limit": 1},
         {"$project": {"type": {"$type": f"${path}"}}},
     ]
-    return next((ID_TYPES.get(document["type"], "") for document in collection.aggregate(pipeline)), "")
+    with translated(_reading(collection)):
+        return next((ID_TYPES.get(document["type"], "") for document in collection.aggregate(pipeline)), "")
 
 
 def _id_types(collection: MongoCollection[dict[str, Any]]) -> set[IdType]:
@@ -118,9 +124,13 @@ def _id_types(collection: MongoCollection[dict[str, Any]]) -> set[IdType]:
             {"$limit": 1},
             {"$project": {"type": {"$type": "$_id"}}},
         ]
-        for document in collection.aggregate(pipeline):
-            found.add(ID_TYPES.get(document["type"], ""))
+        with translated(_reading(collection)):
+            found.update(ID_TYPES.get(document["type"], "") for document in collection.aggregate(pipeline))
     return found
+
+
+def _reading(collection: MongoCollection[dict[str, Any]]) -> Need:
+    return Need(("find",), collection.database.name, collection.name)
 
 
 def sample(uri: str, database: str, collection: str, size: int) -> list[Mapping[str, object]]:
@@ -137,7 +147,7 @@ def documents_by_id(
 
 def _read(uri: str, database: str, collection: str, pipeline: list[dict[str, Any]]) -> list[Mapping[str, object]]:
     with (
-        translated(),
+        translated(Need(("find",), database, collection)),
         MongoClient[dict[str, Any]](uri, serverSelectionTimeoutMS=TIMEOUT_MS, appname="zerosource") as client,
     ):
         batches: Any = client[database][collection].aggregate_raw_batches(pipeline)

@@ -23,6 +23,7 @@ from changesource.sources.mongodb.copying import SIMPLE, MongoCopy, projection
 from changesource.sources.mongodb.decoding import CODEC_OPTIONS, read_document
 from changesource.sources.mongodb.errors import translated
 from changesource.sources.mongodb.feed import UPDATE_LOOKUP, WHEN_AVAILABLE, ChangeCursor, MongoFeed, id_key
+from changesource.sources.mongodb.privileges import Need
 from changesource.sources.mongodb.survey import SPLITTING_WIRE_VERSION, PostImages, check_server, switch_images_on
 from changesource.stream.events import Event, read_event, to_timestamp
 
@@ -79,6 +80,10 @@ class MongoSource:
         self._splits: bool | None = None
         self.full_document = UPDATE_LOOKUP
 
+    def need(self, *actions: str, collection: str = "") -> Need:
+        """Return the privilege of these actions on a collection, or on every one of the database."""
+        return Need(actions, self.database.name, collection)
+
     async def barrier(self, name: str) -> int:
         """See ``ChangeSource.barrier``. The stream is opened first, so that the event cannot be missed."""
         cursor = ChangeCursor(self, {}, batch_size=100)
@@ -101,7 +106,7 @@ class MongoSource:
         collection = self.database.get_collection(
             self.barrier_collection, write_concern=WriteConcern("majority", wtimeout=WRITE_TIMEOUT_MS)
         )
-        with translated():
+        with translated(self.need("update", "insert", collection=self.barrier_collection)):
             await collection.replace_one({"_id": name}, {"mark": mark}, upsert=True)
         return mark
 
@@ -118,7 +123,7 @@ class MongoSource:
     def copy(self, collection: str, needs: CollectionNeeds = EVERYTHING) -> MongoCopy:
         """See ``ChangeSource.copy``: sorted by ``_id``, read concern majority, whatever the URI says."""
         source = self.database.get_collection(collection, read_concern=ReadConcern("majority"))
-        return MongoCopy(self.client, source, needs, self._snapshot_batch)
+        return MongoCopy(self.client, source, self.need("find", collection=collection), needs, self._snapshot_batch)
 
     async def ping(self, seconds: float) -> None:
         """Raise ``SourceUnavailable`` where MongoDB is silent, ``SourceRefused`` where it cannot be watched.
@@ -184,7 +189,7 @@ class MongoSource:
         )
         wanted = {"_id": {"$in": list(document_ids)}}
         found: list[Document] = []
-        with translated():
+        with translated(self.need("find", collection=name)):
             raw: Any  # a RawBSONDocument, whatever the driver's annotations say
             async for raw in collection.find(wanted, projection(needs.fields), session=session, collation=SIMPLE):
                 found.append(read_document(raw.raw, CODEC_OPTIONS))
@@ -192,7 +197,7 @@ class MongoSource:
 
     async def estimate(self, collection: str) -> int:
         """See ``ChangeSource.estimate``."""
-        with translated():
+        with translated(self.need("find", collection=collection)):
             return await self.database[collection].estimated_document_count()
 
     async def close(self) -> None:

@@ -16,15 +16,17 @@ from changesource.exceptions import (
     ServerTooOld,
     ShardedCluster,
     SourceUnavailable,
+    ZerosourceError,
 )
 from changesource.sources.mongodb.errors import translate, translated
+from changesource.sources.mongodb.privileges import Need
 
 logger = logging.getLogger(__name__)
 PostImages = Literal["auto", "required", "off"]
 OLDEST_WIRE_VERSION = 17  # MongoDB 6.0
 SPLITTING_WIRE_VERSION = 21  # MongoDB 7.0 has $changeStreamSplitLargeEvent
 NAMESPACE_NOT_FOUND = 26
-OR_AUTO = "Grant collMod on the database to the MongoDB user, or set POST_IMAGES=auto."
+OR_AUTO = "Or set POST_IMAGES=auto."
 
 
 def check_server(hello: Mapping[str, Any]) -> None:
@@ -70,7 +72,7 @@ async def switch_images_on(
     Return True if all that exist have them. ``PostImagesMissing`` where they are required and cannot be had;
     ``CollectionRefused`` for a collection that cannot be watched. ``warned`` keeps what was said already.
     """
-    with translated():
+    with translated(Need(("listCollections",), database.name)):
         async with await database.list_collections() as cursor:
             found = await cursor.to_list()
     check_collections(found, wanted)
@@ -86,23 +88,32 @@ async def switch_images_on(
             await database.command(switch_on(name))
             logger.info("pre- and post-images switched on", extra={"collection": name})
         except PyMongoError as error:
-            reason = refusal(error, required=required)
+            reason = refusal(error, switching(database.name, name), required=required)
             if reason is None:
                 continue
             complete = False
             if required:
-                remedy = PostImagesMissing.remedy if name in history else OR_AUTO
-                message = f"MongoDB keeps no pre- and post-images of {name}: {reason}"
-                raise PostImagesMissing(message, remedy=remedy) from error
+                raise images_missing(name, reason, spare=name not in history) from error
             if name not in warned:
                 warned.add(name)
-                logger.warning("no post-images", extra={"collection": name, "reason": reason})
+                logger.warning("no post-images", extra={"collection": name, "reason": str(reason)})
     return complete and post_images != "off"
 
 
 def switch_on(collection: str) -> dict[str, Any]:
     """Return the command that has MongoDB keep images of a collection."""
     return {"collMod": collection, "changeStreamPreAndPostImages": {"enabled": True}}
+
+
+def switching(database: str, collection: str) -> Need:
+    """Return the privilege that ``switch_on`` wants."""
+    return Need(("collMod",), database, collection)
+
+
+def images_missing(collection: str, reason: ZerosourceError, *, spare: bool) -> PostImagesMissing:
+    """Return the error for images that could not be switched on; ``spare`` where only POST_IMAGES requires them."""
+    remedy = f"{reason.remedy} {OR_AUTO}" if spare else reason.remedy
+    return PostImagesMissing(f"MongoDB keeps no pre- and post-images of {collection}: {reason.message}", remedy=remedy)
 
 
 def images_off(collection: str) -> PostImagesMissing:
@@ -114,7 +125,7 @@ def images_off(collection: str) -> PostImagesMissing:
     )
 
 
-def refusal(error: PyMongoError, *, required: bool) -> str | None:
+def refusal(error: PyMongoError, need: Need, *, required: bool) -> ZerosourceError | None:
     """Return why images could not be switched on, None for a collection that was dropped meanwhile.
 
     A write that fails for now (a full disk, writes that are blocked) is no reason not to watch, unless ``required``;
@@ -122,7 +133,7 @@ def refusal(error: PyMongoError, *, required: bool) -> str | None:
     """
     if isinstance(error, OperationFailure) and error.code == NAMESPACE_NOT_FOUND:
         return None
-    found = translate(error)
+    found = translate(error, need)
     if isinstance(error, ConnectionFailure) or (required and isinstance(found, SourceUnavailable)):
         raise found from error
-    return found.message
+    return found
