@@ -25,6 +25,7 @@ from devtools.secantusdb import SecantusDB
 from devtools.zerocache import ZeroCache
 from devtools.zeroclient import QueryArguments, QueryServer, ZeroClient
 from tests.harness.deployment import Deployment
+from tests.harness.privileges import Guarded
 
 Document = dict[str, Any]
 
@@ -99,6 +100,30 @@ def secantusdb(tmp_path: Path) -> Iterator[Callable[..., SecantusDB]]:
             return server
 
         yield start
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    """A MongoDB that enforces privileges: a SecantusDB, or the one at ``TEST_MONGODB_URI``."""
+    uri, server = os.environ.get("TEST_MONGODB_URI", ""), None
+    try:
+        if not uri:
+            server = SecantusDB(tmp_path_factory.mktemp("guarded"))
+            server.start()
+            with MongoClient[Document](server.uri) as client:
+                client.admin.command("createUser", "root", pwd="secret", roles=["root"])
+            server.stop()
+            server.options = ("--auth",)
+            server.start()
+            uri = server.uri.replace("mongodb://", "mongodb://root:secret@") + "&authSource=admin"
+        with MongoClient[Document](uri) as client:
+            made = Guarded(uri, client)
+            yield made
+            if server is None:
+                made.forget()
+    finally:
+        if server is not None:
+            server.kill()
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,9 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from pymongo import MongoClient
+from pymongo.database import Database
 
+from tests.harness.app import fill
 from tests.harness.documentation import ROOT
 
 PAGE = ROOT / "docs" / "privileges.md"
@@ -58,6 +60,13 @@ class Guarded:
         self._uri = uri
         self.client = client
         self._made: list[str] = []
+
+    def filled(self) -> Database[dict[str, Any]]:
+        """Return a new database with the application in it; the names of its items are unique."""
+        database = self.client[f"test_{uuid.uuid4().hex[:12]}"]
+        fill(database, 20, others=5)
+        database["items"].create_index("name", unique=True)
+        return database
 
     def user(self, database: str, privileges: Privileges) -> str:
         """Make the role, and a user of a database who has it alone; return the user's URI."""

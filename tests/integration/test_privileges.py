@@ -1,4 +1,4 @@
-"""The MongoDB user: the documented role suffices, nothing beyond is asked for, and what lacks is named.
+"""The MongoDB user: the documented role suffices, and what lacks is named.
 
 The embedded MongoDB tells databases apart, not collections, and does not know some actions. What only a real one denies
 is tested where ``TEST_MONGODB_URI`` names one, by a user who may make others.
@@ -7,33 +7,26 @@ is tested where ``TEST_MONGODB_URI`` names one, by a user who may make others.
 from __future__ import annotations
 
 import asyncio
-import copy
 import os
 import re
-import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from pymongo import MongoClient
 from pymongo.database import Database
-from pymongo.uri_parser import parse_uri
 
 from changesource.exceptions import PostImagesMissing, PrivilegeMissing, SourceRefused
 from changesource.mapping.needs import EVERYTHING
 from changesource.mapping.questions import Questions
 from changesource.sources.mongodb.inspect import documents_by_id, inspect
 from changesource.sources.mongodb.source import MongoSource
-from devtools.secantusdb import SecantusDB
 from tests.conftest import DeploymentFactory, MongoServer
-from tests.harness.app import MAPPINGS, WITHOUT_HISTORY, fill
+from tests.harness.app import WITHOUT_HISTORY, fill
 from tests.harness.deployment import ends_with
-from tests.harness.documentation import README, table
+from tests.harness.documentation import README
 from tests.harness.failpoints import fail_next, failing
-from tests.harness.members import Member, running
-from tests.harness.privileges import PAGE, Guarded, Privileges, documented_roles, granted_by, in_database, without
-from tests.harness.reader import Reader
+from tests.harness.privileges import Guarded, Privileges, documented_roles, granted_by, in_database, without
 from tests.harness.whole import BARRIERS, Whole, without_history
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -43,37 +36,9 @@ WAITS, RETRIES = "replica waits for MongoDB", "watcher retries"
 Operation = Callable[[str, MongoSource], Awaitable[object]]
 
 
-@pytest.fixture(scope="module")
-def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
-    """A MongoDB that enforces privileges: a SecantusDB, or the one at ``TEST_MONGODB_URI``."""
-    uri, server = os.environ.get("TEST_MONGODB_URI", ""), None
-    try:
-        if not uri:
-            server = SecantusDB(tmp_path_factory.mktemp("guarded"))
-            server.start()
-            with MongoClient[dict[str, Any]](server.uri) as client:
-                client.admin.command("createUser", "root", pwd="secret", roles=["root"])
-            server.stop()
-            server.options = ("--auth",)
-            server.start()
-            uri = server.uri.replace("mongodb://", "mongodb://root:secret@") + "&authSource=admin"
-        with MongoClient[dict[str, Any]](uri) as client:
-            made = Guarded(uri, client)
-            yield made
-            if server is None:
-                made.forget()
-    finally:
-        if server is not None:
-            server.kill()
-
-
 @pytest.fixture
 def own(guarded: Guarded) -> Database[dict[str, Any]]:
-    """A database of the test's own, with the application in it."""
-    database = guarded.client[f"test_{uuid.uuid4().hex[:12]}"]
-    fill(database, 20, others=5)
-    database["items"].create_index("name", unique=True)
-    return database
+    return guarded.filled()
 
 
 def of(database: Database[Any], privileges: Privileges) -> Privileges:
@@ -349,74 +314,3 @@ async def test_the_right_to_write_barriers_is_taken_away(
         guarded.command(*granted_by(told()[0]))
         await whole.settle(connection)
     await whole.close()
-
-
-# Nothing beyond what is documented is sent.
-
-SENT_HEAD = "| Command | On | Needs | What for | Without it |"
-# The source can count, but nothing asks for it yet; the driver begins to log in within its first hello.
-UNSENT = {("count", "mapped collections"), ("saslStart", "")}
-NOWHERE = ("hello", "ismaster", "endSessions", "saslContinue")
-WIDER: dict[str, Any] = {
-    **MAPPINGS["tables"],
-    "seat": {
-        "collection": "seats",
-        "columns": {"place": {"type": "string", "path": "place"}, "holder": {"type": "string", "path": "holder"}},
-        "primaryKey": ["place"],
-        "idType": "objectId",
-    },
-}
-
-
-def documented() -> set[tuple[str, str]]:
-    """The commands of the documentation's table, each with what it is sent to."""
-    found: set[tuple[str, str]] = set()
-    for commands, place, *_ in table(PAGE, SENT_HEAD):
-        found |= {(name, place.replace("`", "")) for name in commands.replace("`", "").split(", ")}
-    return found
-
-
-def described(command: dict[str, Any]) -> tuple[str, str]:
-    """A command that was sent, as the documentation names it."""
-    name = next(iter(command))
-    if name in NOWHERE:
-        return name, ""
-    if name == "killCursors":
-        return name, "what it opened"
-    target = command["collection"] if name == "getMore" else command[name]
-    if name == "aggregate" and "$changeStream" in command["pipeline"][0]:
-        name = "aggregate with $changeStream"
-    mapped = {one["collection"] for one in WIDER.values()}
-    places = {1: "the database", "$cmd.aggregate": "the database", BARRIERS: BARRIERS}
-    return name, "mapped collections" if target in mapped else places.get(target, str(target))
-
-
-async def test_nothing_else_is_sent(deployment: DeploymentFactory, guarded: Guarded, own: Database[Any]) -> None:
-    """Commands, a server with its watcher, an initial sync, a stream, a refill: all go through what takes note."""
-    own["seats"].create_index("place", unique=True)
-    own["seats"].insert_one({"place": "A1", "holder": "x"})
-    uri = guarded.user(own.name, of(own, FULL))
-    ((host, port),) = parse_uri(uri)["nodelist"]
-    assert host == "127.0.0.1", "the proxy stands before a server of this machine"
-    sent: list[dict[str, Any]] = []
-    member = Member(port, seen=lambda command: sent.append(copy.copy(command)))
-    with running(member):
-        through = f"{uri.replace(f':{port}', f':{member.port}')}&directConnection=true"
-        place = deployment(MONGODB_URI=through, MONGODB_DATABASE=own.name)
-        place.configure(mappings={"tables": WIDER})
-        server = place.server()
-        place.manage("check", "--tag", "changesource")
-        place.manage("previewmapping", "item")
-        place.manage("previewmapping", "item", "--id", "item-1")
-        reader = Reader(server.stream_url)
-        await reader.sync()
-        own["items"].update_one({"_id": "item-1"}, {"$set": {"name": "changed"}})
-        await reader.follow(lambda: reader.model.rows("item")[("item-1",)]["name"] == "changed")
-        own["new"].insert_many([{"_id": f"new-{n}", "name": "x"} for n in range(2500)])
-        own["new"].rename("items", dropTarget=True)
-        await reader.follow(lambda: ("new-2499",) in reader.model.rows("item"))
-        assert server.answers("/readyz")
-        server.stop()
-    found = {described(command) for command in sent}
-    assert found == documented() - UNSENT
-    assert {command["$db"] for command in sent if described(command)[1]} == {own.name}
