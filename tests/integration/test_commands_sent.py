@@ -16,8 +16,8 @@ from tests.harness.reader import Reader
 from tests.harness.whole import BARRIERS
 
 SENT_HEAD = "| Command | On | Needs | What for | Without it |"
-# The source can count, but nothing asks for it yet; the driver begins to log in within its first hello.
-UNSENT = {("count", "mapped collections"), ("saslStart", "")}
+# The driver begins to log in within its first hello.
+UNSENT = {("saslStart", "")}
 NOWHERE = ("hello", "ismaster", "endSessions", "saslContinue")
 WIDER: dict[str, Any] = {
     **MAPPINGS["tables"],
