@@ -7,12 +7,12 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from django.contrib.auth import get_user_model
 from django.core.management import call_command
-from django.db import OperationalError, connection
+from django.db import InterfaceError, OperationalError, connection
 
 from changesource.backoff import Backoff
 from changesource.conf import Settings
@@ -38,12 +38,27 @@ def prepare_database(patience: float = 0) -> None:
 
     A database that does not answer is waited for up to ``patience`` seconds. Raises ``DatabaseUnavailable``.
     """
+
+    def migrate() -> None:
+        with _alone():
+            call_command("migrate", verbosity=0, interactive=False)
+
+    _patiently(migrate, patience)
+
+
+def prepare(chosen: Settings, patience: float = DATABASE_PATIENCE) -> None:
+    """Do ``load_mappings`` and ``check_source``; a database that goes away meanwhile is waited for again."""
+    _patiently(lambda: load_mappings(chosen), patience)
+    _patiently(lambda: check_source(chosen), patience)
+
+
+def _patiently(action: Callable[[], None], patience: float) -> None:
+    """Do ``action`` again until the database answers, for up to ``patience`` seconds."""
     deadline, backoff = time.monotonic() + patience, Backoff(first=0.5, longest=5.0)
     while True:
         try:
-            with _alone():
-                call_command("migrate", verbosity=0, interactive=False)
-        except OperationalError as error:
+            action()
+        except (OperationalError, InterfaceError) as error:
             connection.close()
             if time.monotonic() >= deadline:
                 raise DatabaseUnavailable.of(error) from error

@@ -68,8 +68,7 @@ class Command(CodedCommand):
         return embedded
 
     def _prepare(self, chosen: conf.Settings) -> None:
-        startup.load_mappings(chosen)
-        startup.check_source(chosen)
+        startup.prepare(chosen)
         made = startup.first_admin(generate=chosen.debug)
         if made:
             self.stdout.write(f"Admin user {made[0]!r} with password {made[1]!r} (shown this once).")
