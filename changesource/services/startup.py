@@ -9,6 +9,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from django.contrib.auth import get_user_model
 from django.core.management import call_command
@@ -26,6 +27,7 @@ from changesource.sources.mongodb.source import MongoSource
 from changesource.store import api_keys
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 MIGRATION_LOCK = 0x7A65726F  # any number that is ours
 LOAD_TRIES = 5
 # Seconds that a process waits for its database at the start; then its supervisor may start it again.
@@ -43,29 +45,30 @@ def prepare_database(patience: float = 0) -> None:
         with _alone():
             call_command("migrate", verbosity=0, interactive=False)
 
-    _patiently(migrate, patience)
+    patiently(migrate, patience)
 
 
-def prepare(chosen: Settings, patience: float = DATABASE_PATIENCE) -> None:
-    """Do ``load_mappings`` and ``check_source``; a database that goes away meanwhile is waited for again."""
-    _patiently(lambda: load_mappings(chosen), patience)
-    _patiently(lambda: check_source(chosen), patience)
+def patiently(action: Callable[[], T], patience: float = DATABASE_PATIENCE) -> T:
+    """Do ``action`` again until the database answers, for up to ``patience`` seconds; return what it returns.
 
-
-def _patiently(action: Callable[[], None], patience: float) -> None:
-    """Do ``action`` again until the database answers, for up to ``patience`` seconds."""
+    Raises ``DatabaseUnavailable``.
+    """
     deadline, backoff = time.monotonic() + patience, Backoff(first=0.5, longest=5.0)
     while True:
         try:
-            action()
+            return action()
         except (OperationalError, InterfaceError) as error:
             connection.close()
             if time.monotonic() >= deadline:
                 raise DatabaseUnavailable.of(error) from error
             logger.warning("the database does not answer, waiting", extra={"error": str(DatabaseUnavailable.of(error))})
             time.sleep(backoff.next_delay())
-        else:
-            return
+
+
+def prepare(chosen: Settings) -> None:
+    """Do ``load_mappings`` and ``check_source``; a database that goes away meanwhile is waited for again."""
+    patiently(lambda: load_mappings(chosen))
+    patiently(lambda: check_source(chosen))
 
 
 @contextmanager
