@@ -6,9 +6,13 @@ import asyncio
 import gc
 
 import pytest
+from channels_redis.core import RedisChannelLayer
+from redis.exceptions import RedisError
 
+from changesource.redis_layer import QuietRedisLayer
 from changesource.services.mailbox import Mailbox
 from changesource.services.subscriber import Subscriber
+from devtools.processes import free_port
 from tests.harness.waiting import until
 
 
@@ -55,3 +59,11 @@ async def test_a_layer_that_fails_twice_at_once_is_lost_once(caplog: pytest.LogC
     gc.collect()
     assert "channel layer lost" in caplog.text
     assert [record for record in caplog.records if record.name == "asyncio"] == []
+
+
+async def test_a_received_message_that_redis_cannot_forget_is_nobodys_failure() -> None:
+    """Channels' own layer does that in a task of its own."""
+    hosts = [("127.0.0.1", free_port())]
+    with pytest.raises(RedisError):
+        await RedisChannelLayer(hosts=hosts)._clean_receive_backup(0, "channel")
+    await QuietRedisLayer(hosts=hosts)._clean_receive_backup(0, "channel")
