@@ -21,17 +21,19 @@ def main() -> int:
     parser.add_argument("--at-least", type=int, default=5, help="how often each kind of fault must strike (5)")
     parser.add_argument("--gap", type=float, default=5, help="seconds between two faults, on average (5)")
     parser.add_argument("--scale", type=float, default=1, help="the length of faults, as a multiple of the usual one")
+    parser.add_argument("--directory", type=Path, help="where all data and logs go, and stay; else a temporary one")
     given = parser.parse_args()
     seed = random.SystemRandom().randrange(1_000_000) if given.seed is None else given.seed
     print(f"chaos: seed {seed}, {given.seconds:g} s", flush=True)
-    directory = Path(tempfile.mkdtemp(prefix="chaos-"))
+    directory = given.directory or Path(tempfile.mkdtemp(prefix="chaos-"))
     run = Run(directory, seed, given.seconds, given.at_least, Pace(given.gap, given.scale))
     outcome = run.run()
     if outcome.violations:
         print(outcome.report(), f"\nAll logs are in {directory}", sep="\n")
         return 1
     print(outcome.table())
-    shutil.rmtree(directory, ignore_errors=True)
+    if given.directory is None:
+        shutil.rmtree(directory, ignore_errors=True)
     return 0
 
 

@@ -22,8 +22,9 @@ from tests.chaos.follower import Follower
 from tests.chaos.writing import MAPPINGS
 from tests.harness.app import fill
 from tests.harness.deployment import Deployment, Running, Server
-from tests.harness.network import Network
+from tests.harness.network import Link, Network, owns_connection
 from tests.harness.proxy import RecordingProxy
+from tests.harness.replicas import open_cursors
 
 Document = dict[str, Any]
 KEY = "chaos-key"
@@ -32,7 +33,7 @@ ITEMS = 2_000
 # open is noticed within seconds, or a short fault would be over before it is.
 LINKED = f"{URI_OPTIONS}&directConnection=true&connectTimeoutMS=2000"
 SERVERS = WATCHERS = 2
-TO_MONGODB = {"server": "servers to MongoDB", "watcher": "watchers to MongoDB"}
+SERVERS_TO_MONGODB, WATCHERS_TO_MONGODB = "servers to MongoDB", "watchers to MongoDB"
 TO_REDIS, TO_POSTGRES = "processes to Redis", "processes to PostgreSQL"
 
 
@@ -66,7 +67,6 @@ class Arrangement:
 
     def start(self) -> None:
         """Start everything, and wait until the replicas have their initial sync."""
-        self._stack.callback(self.client.close)
         for service, end in (
             (self.mongodb, self.mongodb.kill),
             (self.redis, self.redis.kill),
@@ -74,6 +74,7 @@ class Arrangement:
         ):
             self._stack.callback(end)
             service.start()
+        self._stack.callback(self.client.close)
         fill(self.database, ITEMS)
         self._stack.enter_context(self.network)
         self._start_zerosource()
@@ -86,13 +87,15 @@ class Arrangement:
     def _start_zerosource(self) -> None:
         redis = self.network.link(TO_REDIS, self.redis.port)
         postgres = self.network.link(TO_POSTGRES, self.postgres.port)
-        for name in TO_MONGODB.values():
-            self.network.link(name, self.mongodb.port)
+        for name in (SERVERS_TO_MONGODB, WATCHERS_TO_MONGODB):
+            self.network.link(name, self.mongodb.port, listens=False)
+        # One port, since all must have one MONGODB_URI, by which they find each other on the channel layer.
+        mongodb = self.network.fork(self._link_to_mongodb)
         own = self.postgres.create_database("zerosource")
         self.place = Deployment(
             self._directory,
             {
-                "MONGODB_URI": self._mongodb_uri("server"),
+                "MONGODB_URI": f"mongodb://127.0.0.1:{mongodb.port}/?{LINKED}",
                 "MONGODB_DATABASE": self.database.name,
                 "REDIS_URL": f"redis://127.0.0.1:{redis.port}/0",
                 "DATABASE_URL": own.replace(f":{self.postgres.port}/", f":{postgres.port}/"),
@@ -104,7 +107,7 @@ class Arrangement:
         self.place.configure(mappings=MAPPINGS)
         self.place.manage("migrate", "--verbosity", "0")
         self.servers = [self.place.server("--no-watcher") for _ in range(SERVERS)]
-        self.watchers = [self.place.watcher(MONGODB_URI=self._mongodb_uri("watcher")) for _ in range(WATCHERS)]
+        self.watchers = [self.place.watcher() for _ in range(WATCHERS)]
 
     def _start_replicas(self) -> None:
         for name in ("zero-cache", "reader"):
@@ -122,9 +125,11 @@ class Arrangement:
         self.follower.start()
         self.cache.wait_ready()
         wait_until(lambda: self.follower.synced, "the reader's initial sync", 60, detail=lambda: self.follower.trouble)
+        wait_until(lambda: open_cursors(self.client) == 1, "one change stream for both replicas", 60)
 
-    def _mongodb_uri(self, role: str) -> str:
-        return f"mongodb://127.0.0.1:{self.network.links[TO_MONGODB[role]].port}/?{LINKED}"
+    def _link_to_mongodb(self, port: int) -> Link:
+        watches = any(owns_connection(watcher.pid, port) for watcher in self.watchers)
+        return self.network.links[WATCHERS_TO_MONGODB if watches else SERVERS_TO_MONGODB]
 
     # What may be struck.
 
@@ -141,7 +146,7 @@ class Arrangement:
 
     def start_watcher(self, number: int) -> None:
         """Start a watcher in the place of one that ended."""
-        self.watchers[number] = self.place.watcher(MONGODB_URI=self._mongodb_uri("watcher"))
+        self.watchers[number] = self.place.watcher()
 
     def start_server(self, number: int) -> None:
         """Start a server in the place of one that ended, without waiting for it."""

@@ -20,13 +20,15 @@ SECONDS = {Mode.DROP: (0.2, 4.0), Mode.DELAY: (1.0, 5.0), Mode.HALF_OPEN: (3.0, 
 class Fault:
     """One kind. While one holds ``target``, no other may; it lasts a number of seconds within ``seconds``.
 
-    ``strike`` gives what ends it, which says how much it met: nothing where it cannot be said to have struck.
+    ``strike`` gives what ends it, which says how much it met: nothing where it cannot be said to have struck. That is
+    likely while ``ready`` says no.
     """
 
     kind: str
     target: str
     seconds: tuple[float, float]
     strike: Callable[[random.Random], Callable[[], int]]
+    ready: Callable[[], bool] = lambda: True
 
 
 def every_fault(arrangement: Arrangement) -> list[Fault]:
@@ -124,4 +126,4 @@ def _cut_off(place: Arrangement, link: Link, mode: Mode) -> Fault:
 
         return end
 
-    return Fault(f"{mode}: {link.name}", link.name, SECONDS[mode], strike)
+    return Fault(f"{mode}: {link.name}", link.name, SECONDS[mode], strike, lambda: link.connected)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -13,6 +14,7 @@ from tests.chaos.faults import every_fault
 from tests.chaos.schedule import Pace, Schedule
 from tests.chaos.writing import TABLES, DdlWriter, expected
 from tests.harness.app import Rows, Writers, last_write
+from tests.harness.deployment import Running
 from tests.harness.proxy import Recording, check_resumes, check_watermarks
 from tests.harness.replicas import replica_rows
 
@@ -68,7 +70,6 @@ class Run:
         self._violations: list[str] = []
         self._refusals_mended = 0
         self._resyncs = 0
-        self._ended: set[int] = set()
         self._schedule: Schedule
 
     def run(self) -> Outcome:
@@ -115,16 +116,25 @@ class Run:
         place, schedule = self.place, self._schedule
         if place.follower.failure is not None:
             raise place.follower.failure
-        for process in (*place.servers, *place.watchers):
-            code = process.exit_code
-            if code is not None and code >= 0 and process.pid not in self._ended:
-                self._ended.add(process.pid)
-                self._violations.append(f"{process.args[2]} ended by itself with {code}. {process.log_tail(40)}")
+        for number, server in enumerate(place.servers):
+            if self._ended_by_itself(server):
+                place.start_server(number)
+        for number, watcher in enumerate(place.watchers):
+            if self._ended_by_itself(watcher):
+                place.start_watcher(number)
         if self._refusals() - self._refusals_mended >= REFUSALS and schedule.hold("zero-cache"):
             try:
                 self._mend_zero_cache()
             finally:
                 schedule.release("zero-cache")
+
+    def _ended_by_itself(self, process: Running) -> bool:
+        """Whether one of ours did: it waits for what is away, and has nothing to end for."""
+        code = process.exit_code
+        if code is None or code == -signal.SIGKILL:
+            return False
+        self._violations.append(f"{process.args[2]} ended by itself with {code}. {process.log_tail(40)}")
+        return True
 
     def _refusals(self) -> int:
         return self.place.cache.log_text().count(REFUSED)
@@ -187,7 +197,7 @@ class Run:
             syncs = sum(bool(not one.last_watermark and one.transactions) for one in connections)
             outcome.resets[f"{name}: reset-required"] = told
             outcome.resets[f"{name}: initial syncs beyond the first"] = syncs - 1
-            outcome.resets[f"{name}: connections"] = len(connections)
+            outcome.resets[f"{name}: times it came back"] = sum(bool(one.transactions) for one in connections) - 2
             outcome.pauses[name] = _longest_pause(connections, began, until)
             if told:
                 self._violations.append(f"{name} was told to reset")

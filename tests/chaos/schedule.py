@@ -86,7 +86,7 @@ class Schedule:
         )
 
     def _next(self, chance: random.Random) -> Fault | None:
-        """Return the next of the round whose target is free, and hold that."""
+        """Return the next of the round that is ready and whose target is free, and hold that."""
         self._threads = [thread for thread in self._threads if thread.is_alive()]
         if len(self._threads) >= AT_ONCE:
             return None
@@ -96,7 +96,7 @@ class Schedule:
             self._round = [fault for fault in self.faults if not late or self.struck[fault.kind] < self.at_least]
             chance.shuffle(self._round)
         for fault in self._round:
-            if self.hold(fault.target):
+            if fault.ready() and self.hold(fault.target):
                 self._round.remove(fault)
                 return fault
         return None

@@ -6,11 +6,12 @@ import asyncio
 import socket
 import struct
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from enum import StrEnum
+from typing import Any
 
-from devtools.processes import free_port
+from devtools.processes import PROC, free_port
 
 CHUNK = 64 * 1024
 DELAY_SECONDS = 0.1
@@ -50,12 +51,13 @@ class Connection:
 class Link:
     """Listens on ``port`` for one of ``upstreams`` (ports of loopback): for the next one that accepts.
 
-    ``affected`` counts the connections, and attempts at one, that a fault has met.
+    With ``listens`` off it only takes what a ``Fork`` gives it. ``affected`` counts the connections, and attempts at
+    one, that a fault has met.
     """
 
-    def __init__(self, name: str, upstreams: Sequence[int]) -> None:
+    def __init__(self, name: str, upstreams: Sequence[int], listens: bool = True) -> None:
         self.name = name
-        self.port = free_port()
+        self.port = free_port() if listens else 0
         self.mode = Mode.PASS
         self.affected = 0
         self._upstreams = list(upstreams)
@@ -64,9 +66,15 @@ class Link:
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
 
+    @property
+    def connected(self) -> bool:
+        """Whether any connection is open through it."""
+        return bool(self._connections)
+
     async def start(self) -> None:
         """Listen."""
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port, limit=CHUNK)
+        if self.port:
+            self._server = await asyncio.start_server(self.accept, "127.0.0.1", self.port, limit=CHUNK)
 
     async def stop(self) -> None:
         """Listen no more, and break every connection."""
@@ -80,8 +88,9 @@ class Link:
     async def strike(self, mode: Mode) -> None:
         """Do this to all connections from now on."""
         self.mode, self._met = mode, set()
-        if mode is Mode.DROP and self._server is not None:
-            self._server.close()
+        if mode is Mode.DROP:
+            if self._server is not None:
+                self._server.close()
             for connection in list(self._connections):
                 self._meet(connection)
                 connection.reset()
@@ -100,7 +109,8 @@ class Link:
             self._met.add(connection)
             self.affected += 1
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one connection until one side closes it."""
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
@@ -108,7 +118,9 @@ class Link:
         connection = Connection(writer)
         self._connections.add(connection)
         try:
-            if self.mode is Mode.HALF_OPEN:
+            if self.mode is Mode.DROP:
+                self._meet(connection)  # where another listens
+            elif self.mode is Mode.HALF_OPEN:
                 self._meet(connection)
                 connection.lost = True
                 await connection.ended.wait()
@@ -172,35 +184,82 @@ async def _read(reader: asyncio.StreamReader) -> bytes:
         return b""
 
 
+class Fork:
+    """Listens on ``port`` for several links: ``choose`` says which, by the port that a connection comes from."""
+
+    def __init__(self, choose: Callable[[int], Link]) -> None:
+        self.port = free_port()
+        self._choose = choose
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> None:
+        """Listen."""
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port, limit=CHUNK)
+
+    async def stop(self) -> None:
+        """Listen no more."""
+        if self._server is not None:
+            self._server.close()
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await self._choose(writer.get_extra_info("peername")[1]).accept(reader, writer)
+
+
 class Network:
     """Links, in a thread of their own; use as a context manager."""
 
     def __init__(self) -> None:
         self.links: dict[str, Link] = {}
+        self._forks: list[Fork] = []
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="network", daemon=True)
 
-    def link(self, name: str, *upstreams: int) -> Link:
+    def link(self, name: str, *upstreams: int, listens: bool = True) -> Link:
         """Add a link to one of these ports of loopback, and return it."""
-        link = self.links[name] = Link(name, upstreams)
-        asyncio.run_coroutine_threadsafe(link.start(), self._loop).result(10)
+        link = self.links[name] = Link(name, upstreams, listens)
+        self._do(link.start())
         return link
+
+    def fork(self, choose: Callable[[int], Link]) -> Fork:
+        """Add a ``Fork`` for links that do not listen, and return it."""
+        fork = Fork(choose)
+        self._forks.append(fork)
+        self._do(fork.start())
+        return fork
 
     def strike(self, link: Link, mode: Mode) -> None:
         """See ``Link.strike``."""
-        asyncio.run_coroutine_threadsafe(link.strike(mode), self._loop).result(10)
+        self._do(link.strike(mode))
 
     def heal(self, link: Link) -> None:
         """See ``Link.heal``."""
-        asyncio.run_coroutine_threadsafe(link.heal(), self._loop).result(10)
+        self._do(link.heal())
 
     def __enter__(self) -> Network:
         self._thread.start()
         return self
 
     def __exit__(self, *exc: object) -> None:
-        for link in self.links.values():
-            asyncio.run_coroutine_threadsafe(link.stop(), self._loop).result(10)
+        for one in (*self._forks, *self.links.values()):
+            self._do(one.stop())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
         self._loop.close()
+
+    def _do(self, act: Coroutine[Any, Any, None]) -> None:
+        asyncio.run_coroutine_threadsafe(act, self._loop).result(10)
+
+
+def owns_connection(pid: int, port: int) -> bool:
+    """Whether a process has a TCP connection of IPv4 that comes from this port."""
+    inodes = {
+        fields[9]
+        for line in (PROC / "net" / "tcp").read_text().splitlines()[1:]
+        if (fields := line.split())[1].endswith(f":{port:04X}")
+    }
+    with suppress(OSError):  # it may end just now
+        for descriptor in (PROC / str(pid) / "fd").iterdir():
+            with suppress(OSError):
+                if str(descriptor.readlink()).removeprefix("socket:[").removesuffix("]") in inodes:
+                    return True
+    return False
