@@ -26,7 +26,14 @@ def main() -> int:
     seed = random.SystemRandom().randrange(1_000_000) if given.seed is None else given.seed
     print(f"chaos: seed {seed}, {given.seconds:g} s", flush=True)
     directory = given.directory or Path(tempfile.mkdtemp(prefix="chaos-"))
-    run = Run(directory, seed, given.seconds, given.at_least, Pace(given.gap, given.scale))
+    run = Run(
+        directory,
+        seed,
+        given.seconds,
+        given.at_least,
+        Pace(given.gap, given.scale),
+        lambda line: print(line, flush=True),
+    )
     outcome = run.run()
     if outcome.violations:
         print(outcome.report(), f"\nAll logs are in {directory}", sep="\n")

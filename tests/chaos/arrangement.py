@@ -49,6 +49,8 @@ class Arrangement:
         self.mongodb = SecantusDB(directory / "secantusdb", test_commands=False)
         self.redis = RedisServer(directory / "redis")
         self.postgres = Postgres(directory / "postgres")
+        # Never struck: zero-cache waits for half a minute for one that was, and would be away for most of the run.
+        self._postgres_of_zero_cache = Postgres(directory / "postgres-of-zero-cache")
         self.network = Network()
         self.place: Deployment
         self.servers: list[Server] = []
@@ -71,6 +73,7 @@ class Arrangement:
             (self.mongodb, self.mongodb.kill),
             (self.redis, self.redis.kill),
             (self.postgres, self.postgres.kill),
+            (self._postgres_of_zero_cache, self._postgres_of_zero_cache.kill),
         ):
             self._stack.callback(end)
             service.start()
@@ -115,7 +118,7 @@ class Arrangement:
             link = self.network.link(f"{name} to server", *(server.port for server in self.servers))
             self.recorders[name] = self._stack.enter_context(RecordingProxy(link.port))
         urls = {name: f"{recorder.stream_url}?apiKey={KEY}" for name, recorder in self.recorders.items()}
-        database = self.postgres.create_database("zero_cache")
+        database = self._postgres_of_zero_cache.create_database("zero_cache")
         self.cache = ZeroCache(self._directory / "zero-cache", urls["zero-cache"], database)
         self._stack.callback(self.cache.replica.close)
         self._stack.callback(self.cache.kill)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -61,12 +62,24 @@ class Outcome:
 
 
 class Run:
-    """Strikes an arrangement for ``seconds``, every kind ``at_least`` times, and checks what has become of it."""
+    """Strikes an arrangement for ``seconds``, every kind ``at_least`` times, and checks what has become of it.
 
-    def __init__(self, directory: Path, seed: int, seconds: float, at_least: int, pace: Pace) -> None:
+    ``tell`` hears of each fault when it strikes and when it ends.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        seed: int,
+        seconds: float,
+        at_least: int,
+        pace: Pace,
+        tell: Callable[[str], object] = str,
+    ) -> None:
         self.place = Arrangement(directory)
         self.seed = seed
         self._seconds, self._at_least, self._pace = seconds, at_least, pace
+        self._tell = tell
         self._violations: list[str] = []
         self._refusals_mended = 0
         self._resyncs = 0
@@ -82,7 +95,9 @@ class Run:
 
     def _run(self) -> Outcome:
         place = self.place
-        schedule = self._schedule = Schedule(every_fault(place), self.seed, self._seconds, self._at_least, self._pace)
+        schedule = self._schedule = Schedule(
+            every_fault(place), self.seed, self._seconds, self._at_least, self._pace, self._tell
+        )
         began = time.monotonic()
         uri, name = place.mongodb.uri, place.database.name
         writers = Writers(uri, name, threads=3, seed=self.seed, items=ITEMS, patient=True)

@@ -29,7 +29,8 @@ class Pace:
 class Schedule:
     """Strikes ``faults`` for ``seconds``, and until each kind has struck ``at_least`` times.
 
-    ``struck`` counts by kind; ``history`` says what happened when, in seconds since the start.
+    ``struck`` counts by kind; ``history`` says what happened when, in seconds since the start, and ``tell`` hears of it
+    at once.
     """
 
     faults: Sequence[Fault]
@@ -37,6 +38,7 @@ class Schedule:
     seconds: float
     at_least: int
     pace: Pace
+    tell: Callable[[str], object] = str
     struck: Counter[str] = field(default_factory=Counter)
     history: list[str] = field(default_factory=list)
     failures: list[BaseException] = field(default_factory=list)
@@ -79,6 +81,7 @@ class Schedule:
     def say(self, what: str) -> None:
         """Note something, and when it was."""
         self.history.append(f"{time.monotonic() - self._started:7.1f} s  {what}")
+        self.tell(self.history[-1])
 
     def _missing(self, now: float) -> bool:
         return now < self._started + self.seconds * PATIENCE and any(
