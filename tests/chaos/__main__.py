@@ -22,6 +22,7 @@ def main() -> int:
     parser.add_argument("--gap", type=float, default=5, help="seconds between two faults, on average (5)")
     parser.add_argument("--scale", type=float, default=1, help="the length of faults, as a multiple of the usual one")
     parser.add_argument("--directory", type=Path, help="where all data and logs go, and stay; else a temporary one")
+    parser.add_argument("--only", default="", help="a regular expression of the kinds of fault that may strike")
     given = parser.parse_args()
     seed = random.SystemRandom().randrange(1_000_000) if given.seed is None else given.seed
     print(f"chaos: seed {seed}, {given.seconds:g} s", flush=True)
@@ -33,6 +34,7 @@ def main() -> int:
         given.at_least,
         Pace(given.gap, given.scale),
         lambda line: print(line, flush=True),
+        given.only,
     )
     outcome = run.run()
     if outcome.violations:

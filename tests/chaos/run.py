@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import time
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from tests.chaos.schedule import Pace, Schedule
 from tests.chaos.writing import TABLES, DdlWriter, expected
 from tests.harness.app import Rows, Writers, last_write
 from tests.harness.deployment import Running
-from tests.harness.proxy import Recording, check_resumes, check_watermarks
+from tests.harness.proxy import Recording, check_finds_a_repeat, check_resumes, check_watermarks
 from tests.harness.replicas import replica_rows
 
 SETTLE_SECONDS = 180
@@ -75,11 +76,14 @@ class Run:
         at_least: int,
         pace: Pace,
         tell: Callable[[str], object] = str,
+        only: str = "",
     ) -> None:
+        """``only`` is a regular expression, for runs that look for one thing: the kinds that it finds."""
         self.place = Arrangement(directory)
         self.seed = seed
         self._seconds, self._at_least, self._pace = seconds, at_least, pace
         self._tell = tell
+        self._only = only
         self._violations: list[str] = []
         self._refusals_mended = 0
         self._resyncs = 0
@@ -96,7 +100,12 @@ class Run:
     def _run(self) -> Outcome:
         place = self.place
         schedule = self._schedule = Schedule(
-            every_fault(place), self.seed, self._seconds, self._at_least, self._pace, self._tell
+            [fault for fault in every_fault(place) if re.search(self._only, fault.kind)],
+            self.seed,
+            self._seconds,
+            self._at_least,
+            self._pace,
+            self._tell,
         )
         began = time.monotonic()
         uri, name = place.mongodb.uri, place.database.name
@@ -118,9 +127,8 @@ class Run:
         outcome.violations = self._violations
         return outcome
 
-    def _attempt(self, what: str, act: object) -> None:
+    def _attempt(self, what: str, act: Callable[[], object]) -> None:
         """Go on where this fails, so that all is told."""
-        assert callable(act)
         try:
             act()
         except Exception as error:  # noqa: BLE001 - told as a violation
@@ -163,8 +171,18 @@ class Run:
             path.unlink()
         self._refusals_mended = self._refusals()
         self._resyncs += 1
-        self._schedule.say("zero-cache refuses its own replica; it syncs anew")
+        self._schedule.say(f"zero-cache refuses its own replica, which syncs anew. {self._why_refused()}")
         cache.start()
+
+    def _why_refused(self) -> str:
+        """Say what was sent of the watermark at which zero-cache refused its replica."""
+        watermark = re.findall(REFUSED + r" (\S+)", self.place.cache.log_text())[-1]
+        told = [
+            f"after {one.last_watermark}: {'sent' if watermark in one.commits else 'passed over'}"
+            for one in self.place.recorders["zero-cache"].connections
+            if one.commits and one.last_watermark < watermark <= one.commits[-1]
+        ]
+        return f"Its watermark {watermark} was, {'; '.join(told)}"
 
     def _recover(self) -> None:
         """Wait until everything is as it was before the faults."""
@@ -218,8 +236,8 @@ class Run:
                 self._violations.append(f"{name} was told to reset")
             if syncs > 1 and not (name == "zero-cache" and self._resyncs):
                 self._violations.append(f"{name} synced {syncs} times")
-            self._attempt(f"the watermarks of {name}", lambda seen=connections: check_watermarks(seen))
-            self._attempt(f"the watermarks of {name}", lambda seen=connections: check_resumes(seen))
+            for check in (check_watermarks, check_resumes, check_finds_a_repeat):
+                self._attempt(f"{check.__name__} of {name}", lambda check=check, seen=connections: check(seen))
         outcome.resets["zero-cache: refused its own replica"] = self._resyncs
         outcome.resets["zero-cache: exits"] = len(self.place.cache.exits)
 

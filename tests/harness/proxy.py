@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
 
 from devtools.processes import free_port
@@ -111,6 +111,19 @@ def check_watermarks(connections: Iterable[Recording]) -> None:
             else:
                 assert tag == "rollback", tag
                 begun = ""
+
+
+def check_finds_a_repeat(connections: Iterable[Recording]) -> None:
+    """Fail unless ``check_watermarks`` finds the last transaction of the longest connection, were it sent again."""
+    longest = max(connections, key=lambda connection: len(connection.commits))
+    again = longest.commits[-1]
+    repeated = replace(longest, transactions=[*longest.transactions, ("begin", again), ("commit", again)])
+    try:
+        check_watermarks([repeated])
+    except AssertionError as error:
+        assert "begins after" in str(error), error  # noqa: PT017 - what is checked is the check
+    else:
+        raise AssertionError(f"a second {again} was not found")
 
 
 def check_resumes(connections: Iterable[Recording]) -> None:
