@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,6 +14,7 @@ import psycopg
 from pymongo import MongoClient
 from pymongo.database import Database
 
+from changesource.protocol.watermark import Watermark
 from devtools.postgres import Postgres
 from devtools.processes import wait_until
 from devtools.redis import RedisServer
@@ -29,6 +31,8 @@ from tests.harness.replicas import open_cursors
 Document = dict[str, Any]
 KEY = "chaos-key"
 ITEMS = 2_000
+# It looks through all that its oplog holds before a stream begins somewhere, some 20,000 entries a second.
+OPLOG_ENTRIES = 30_000
 # Directly, since what the server says of its replica set would lead drivers around the link. A connection that is half
 # open is noticed within seconds, or a short fault would be over before it is.
 LINKED = f"{URI_OPTIONS}&directConnection=true&connectTimeoutMS=2000"
@@ -46,7 +50,7 @@ class Arrangement:
     def __init__(self, directory: Path) -> None:
         """``directory`` holds all data and logs."""
         self._stack = ExitStack()
-        self.mongodb = SecantusDB(directory / "secantusdb", test_commands=False)
+        self.mongodb = SecantusDB(directory / "secantusdb", oplog_entries=OPLOG_ENTRIES, test_commands=False)
         self.redis = RedisServer(directory / "redis")
         self.postgres = Postgres(directory / "postgres")
         # Never struck: zero-cache waits for half a minute for one that was, and would be away for most of the run.
@@ -146,6 +150,14 @@ class Arrangement:
         holders = [f"/{watcher.pid}/" in str(found) for watcher in self.watchers]
         self._leader = holders.index(True) if any(holders) else self._leader
         return self._leader
+
+    def lag(self) -> float:
+        """Return how many seconds the slowest replica is behind, by its last commit on the wire."""
+        last = [
+            Watermark.parse(max(commit for one in recorder.connections for commit in one.commits[-1:])).cluster_time
+            for recorder in self.recorders.values()
+        ]
+        return time.time() - (min(last) >> 32)
 
     def start_watcher(self, number: int) -> None:
         """Start a watcher in the place of one that ended."""

@@ -25,6 +25,8 @@ REFUSED = "rejecting subscriber at watermark"
 # A replica that zero-cache itself refuses is refused at every start; twice is enough to know it.
 REFUSALS = 2
 SHOWN = 5
+FAR_BEHIND_SECONDS = 20
+SLOW_PAUSE = 0.5
 
 
 @dataclass
@@ -88,6 +90,9 @@ class Run:
         self._refusals_mended = 0
         self._resyncs = 0
         self._schedule: Schedule
+        self._writers: Writers
+        self._held_back = 0.0
+        self._last_care = time.monotonic()
 
     def run(self) -> Outcome:
         """Do all of it; every process has ended when this returns."""
@@ -109,7 +114,7 @@ class Run:
         )
         began = time.monotonic()
         uri, name = place.mongodb.uri, place.database.name
-        writers = Writers(uri, name, threads=3, seed=self.seed, items=ITEMS, patient=True)
+        writers = self._writers = Writers(uri, name, threads=3, seed=self.seed, items=ITEMS, patient=True)
         ddl = DdlWriter(uri, name, self.seed)
         with writers, ddl:
             self._attempt("the faults", lambda: schedule.run(self._care))
@@ -119,6 +124,7 @@ class Run:
         outcome = Outcome(self.seed, seconds, dict(schedule.struck), history=schedule.history)
         outcome.writes = {**writers.counts, **{f"ddl: {act}": count for act, count in ddl.steps.items()}}
         outcome.writes["failed while MongoDB was away"] = writers.faults
+        outcome.writes["seconds in which writers were held back"] = round(self._held_back)
         self._attempt("the last write", self._settle)
         self._compare(outcome)
         self._check_wire(outcome, began, until)
@@ -139,6 +145,7 @@ class Run:
         place, schedule = self.place, self._schedule
         if place.follower.failure is not None:
             raise place.follower.failure
+        self._hold_writers_back()
         for number, server in enumerate(place.servers):
             if self._ended_by_itself(server):
                 place.start_server(number)
@@ -150,6 +157,14 @@ class Run:
                 self._mend_zero_cache()
             finally:
                 schedule.release("zero-cache")
+
+    def _hold_writers_back(self) -> None:
+        """Slow them down while a replica is far behind, or the oplog, which is short, would not reach back to it."""
+        now, before = time.monotonic(), self._last_care
+        self._last_care = now
+        if self._writers.pause:
+            self._held_back += now - before
+        self._writers.pause = SLOW_PAUSE if self.place.lag() > FAR_BEHIND_SECONDS else 0
 
     def _ended_by_itself(self, process: Running) -> bool:
         """Whether one of ours did: it waits for what is away, and has nothing to end for."""
