@@ -10,7 +10,14 @@ from contextlib import contextmanager, suppress
 import pytest
 from websockets.frames import Frame, Opcode
 
-from tests.harness.proxy import HEAD_END, Recording, RecordingProxy, check_resumes, check_watermarks
+from tests.harness.proxy import (
+    HEAD_END,
+    Recording,
+    RecordingProxy,
+    check_finds_a_repeat,
+    check_resumes,
+    check_watermarks,
+)
 
 ANSWER = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: WebSocket" + HEAD_END
 
@@ -69,6 +76,11 @@ def test_a_watermark_that_does_not_rise_is_found(frames: list[str], last: str) -
     """Repeated, lower, at or before ``lastWatermark``, within another, or not as it began."""
     with pytest.raises(AssertionError):
         check_watermarks([recorded(frames, last)])
+
+
+def test_the_check_is_shown_to_find_a_repeat() -> None:
+    """Also where the connection ended within a transaction."""
+    check_finds_a_repeat([recorded(transaction("01")), recorded(transaction("02") + transaction("03")[:-1], "01")])
 
 
 def test_connections_that_go_on_from_a_commit_pass() -> None:
