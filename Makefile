@@ -6,13 +6,14 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install run zero test test-all lint services bench
+.PHONY: help install run zero test test-all chaos lint services bench
 
 help:
 	@echo "make run       serve at http://localhost:3000 with an embedded MongoDB and sample data"
 	@echo "make zero      run a zero-cache against it and show the rows that arrive"
 	@echo "make test      lint, and every test but the slow ones"
 	@echo "make test-all  lint, and every test"
+	@echo "make chaos     for half an hour, have everything fail while writers never stop (SEED=, SECONDS_OF_CHAOS=)"
 	@echo "make bench     measure what mapping costs beside decoding, into docs/benchmarks"
 	@echo "make lint      ruff, mypy and the rules on imports"
 	@echo "make install   the virtual environment alone ($(VENV))"
@@ -53,6 +54,11 @@ test: services lint
 
 test-all: services lint
 	$(PYTEST)
+
+SECONDS_OF_CHAOS ?= 1800
+
+chaos: services
+	$(BIN)/python -m tests.chaos --seconds $(SECONDS_OF_CHAOS) $(if $(SEED),--seed $(SEED))
 
 bench: install
 	$(BIN)/python -m devtools.bench.mapping

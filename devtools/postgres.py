@@ -56,6 +56,16 @@ class Postgres:
                 process.wait(10)
             process.kill()
 
+    def kill(self) -> None:
+        """End it as a crash does; what was committed is there after ``start``."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+
+    def pids(self) -> set[int]:
+        """Every living process of its tree."""
+        return self._process.pids() if self._process is not None else set()
+
     def create_database(self, name: str) -> str:
         """Make the database unless it exists, and return its URL."""
         with psycopg.connect(self.url(), autocommit=True) as connection:

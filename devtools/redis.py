@@ -53,6 +53,10 @@ class RedisServer:
         if process is not None:
             process.kill()
 
+    def pids(self) -> set[int]:
+        """Every living process of its tree."""
+        return self._process.pids() if self._process is not None else set()
+
     def _answers(self) -> bool:
         client = Redis(host="127.0.0.1", port=self.port, socket_timeout=2)
         try:

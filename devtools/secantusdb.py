@@ -86,8 +86,12 @@ class SecantusDB:
         """Let it go on after ``pause``."""
         self._signal(signal.SIGCONT)
 
+    def pids(self) -> set[int]:
+        """Every living process of its tree."""
+        return self._process.pids() if self._process is not None else set()
+
     def _signal(self, number: signal.Signals) -> None:
-        for pid in self._process.pids() if self._process is not None else ():
+        for pid in self.pids():
             os.kill(pid, number)
 
     def _answers(self) -> bool:

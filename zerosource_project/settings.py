@@ -89,7 +89,7 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 CHANNEL_LAYERS: dict[str, dict[str, Any]] = {
     "default": {
-        "BACKEND": "channels_redis.core.RedisChannelLayer",
+        "BACKEND": "changesource.redis_layer.QuietRedisLayer",
         # The layer waits for messages 5 s at a time, which is redis-py's timeout too: an idle layer would seem lost.
         "CONFIG": {
             "hosts": [{"address": settings.redis_url, "socket_timeout": 15}],

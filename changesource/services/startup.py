@@ -7,12 +7,13 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from django.contrib.auth import get_user_model
 from django.core.management import call_command
-from django.db import OperationalError, connection
+from django.db import InterfaceError, OperationalError, connection
 
 from changesource.backoff import Backoff
 from changesource.conf import Settings
@@ -26,6 +27,7 @@ from changesource.sources.mongodb.source import MongoSource
 from changesource.store import api_keys
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 MIGRATION_LOCK = 0x7A65726F  # any number that is ours
 LOAD_TRIES = 5
 # Seconds that a process waits for its database at the start; then its supervisor may start it again.
@@ -38,19 +40,35 @@ def prepare_database(patience: float = 0) -> None:
 
     A database that does not answer is waited for up to ``patience`` seconds. Raises ``DatabaseUnavailable``.
     """
+
+    def migrate() -> None:
+        with _alone():
+            call_command("migrate", verbosity=0, interactive=False)
+
+    patiently(migrate, patience)
+
+
+def patiently(action: Callable[[], T], patience: float = DATABASE_PATIENCE) -> T:
+    """Do ``action`` again until the database answers, for up to ``patience`` seconds; return what it returns.
+
+    Raises ``DatabaseUnavailable``.
+    """
     deadline, backoff = time.monotonic() + patience, Backoff("database", first=0.5, longest=5.0)
     while True:
         try:
-            with _alone():
-                call_command("migrate", verbosity=0, interactive=False)
-        except OperationalError as error:
+            return action()
+        except (OperationalError, InterfaceError) as error:
             connection.close()
             if time.monotonic() >= deadline:
                 raise DatabaseUnavailable.of(error) from error
             logger.warning("the database does not answer, waiting", extra={"error": str(DatabaseUnavailable.of(error))})
             backoff.block()
-        else:
-            return
+
+
+def prepare(chosen: Settings) -> None:
+    """Do ``load_mappings`` and ``check_source``; a database that goes away meanwhile is waited for again."""
+    patiently(lambda: load_mappings(chosen))
+    patiently(lambda: check_source(chosen))
 
 
 @contextmanager

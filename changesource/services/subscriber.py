@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import suppress
+from typing import Any
 
 from changesource.backoff import Backoff
 from changesource.services.mailbox import Mailbox
@@ -56,10 +57,12 @@ class Subscriber:
     async def _receive(self, backoff: Backoff) -> None:
         channel = await self._layer.new_channel()
         renewal = asyncio.create_task(self._renew(channel), name="layer-membership")
+        renewal.add_done_callback(_heed)
         receiving: asyncio.Future[dict[str, object]] | None = None
         try:
             while True:
                 receiving = asyncio.ensure_future(self._layer.receive(channel))
+                receiving.add_done_callback(_heed)
                 done, _ = await asyncio.wait({receiving, renewal}, return_when=asyncio.FIRST_COMPLETED)
                 if renewal in done:
                     renewal.result()
@@ -93,3 +96,9 @@ class Subscriber:
         self.received += 1
         for mailbox in self._mailboxes:
             mailbox.offer(batch, len(payload))
+
+
+def _heed(task: asyncio.Future[Any]) -> None:
+    """Take note of how a task ended. One fails beside the other, or when cancelled, and nobody awaits it any more."""
+    if not task.cancelled():
+        task.exception()

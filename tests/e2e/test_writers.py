@@ -13,7 +13,7 @@ from devtools.processes import alive, wait_until
 from devtools.zerocache import ZeroCache
 from tests.conftest import DeploymentFactory, MongoServer, ZeroCacheFactory
 from tests.harness.app import MAPPINGS, PIPELINES, Writers, fill
-from tests.harness.proxy import Recording, RecordingProxy, check_watermarks
+from tests.harness.proxy import RecordingProxy, check_finds_a_repeat, check_watermarks
 from tests.harness.replicas import settle, stored_watermark
 
 ITEMS = 50_000
@@ -125,7 +125,7 @@ def test_zero_cache_killed_in_mid_stream(
         assert len(set(marks)) == len(marks) >= kills + 2
         assert marks == sorted(marks)
         check_watermarks(proxy.connections)
-        the_check_finds_a_repeat(proxy.connections)
+        check_finds_a_repeat(proxy.connections)
 
 
 def write_between_the_barriers(proxy: RecordingProxy, order: Order, writers: Writers) -> None:
@@ -171,12 +171,3 @@ def kill_in_mid_stream(cache: ZeroCache, proxy: RecordingProxy, writers: Writers
     assert back.last_watermark in connection.commits
     assert back.query["replicaVersion"] == [proxy.connections[0].commits[0]]
     assert writers.total > written
-
-
-def the_check_finds_a_repeat(connections: list[Recording]) -> None:
-    """The last transaction of the longest connection, once more."""
-    longest = max(connections, key=lambda connection: len(connection.commits))
-    again = longest.commits[-1]
-    longest.transactions += [("begin", again), ("commit", again)]
-    with pytest.raises(AssertionError, match="begins after"):
-        check_watermarks(connections)

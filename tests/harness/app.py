@@ -226,10 +226,11 @@ class Writers:
     ) -> None:
         """``items`` is how many items there are to be changed; writers of one database need seeds of their own.
 
-        ``pause`` is in seconds, between two steps of a thread: for writers that leave others their share of the CPU.
+        ``pause`` is in seconds, between two steps of a thread: for writers that leave others their share of the CPU. It
+        may be changed while they run.
         ``patient`` ones go on after an error, which they count in ``faults``.
         """
-        self._pause = pause
+        self.pause = pause
         self._patient = patient
         self.faults = 0
         self._uri = uri
@@ -272,7 +273,7 @@ class Writers:
         with MongoClient(self._uri) as client:
             database: Database[Document] = client[self._database]
             step = 0
-            while not self._stop.wait(self._pause):
+            while not self._stop.wait(self.pause):
                 step += 1
                 try:
                     self._step(client, database, chance, f"{seed}-{step}")

@@ -7,9 +7,10 @@ import asyncio
 import json
 import socket
 import threading
+import time
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
 
 from devtools.processes import free_port
@@ -24,12 +25,13 @@ NOTED = (b'["begin"', b'["commit"', b'["rollback"', b'["control"')
 class Recording:
     """One connection: what zero-cache asked for, and what the server said.
 
-    ``transactions`` are (tag, watermark) of begin, commit, rollback and control, in order; ``frames`` and ``size``
-    (bytes) count all text frames.
+    ``transactions`` are (tag, watermark) of begin, commit, rollback and control, in order, ``moments`` when each came
+    (monotonic, in seconds); ``frames`` and ``size`` (bytes) count all text frames.
     """
 
     query: dict[str, list[str]] = field(default_factory=dict)
     transactions: list[tuple[str, str]] = field(default_factory=list)
+    moments: list[float] = field(default_factory=list)
     frames: int = 0
     size: int = 0
     _buffer: bytearray = field(default_factory=bytearray)
@@ -90,6 +92,7 @@ class Recording:
         if message.startswith(NOTED):
             tag, _, *place = json.loads(message)
             watermarks = place[0] if place else {}
+            self.moments.append(time.monotonic())
             self.transactions.append((tag, watermarks.get("commitWatermark") or watermarks.get("watermark", "")))
 
 
@@ -108,6 +111,36 @@ def check_watermarks(connections: Iterable[Recording]) -> None:
             else:
                 assert tag == "rollback", tag
                 begun = ""
+
+
+def check_finds_a_repeat(connections: Iterable[Recording]) -> None:
+    """Fail unless ``check_watermarks`` finds the last transaction of the longest connection, were it sent again."""
+    longest = max(connections, key=lambda connection: len(connection.commits))
+    again = longest.commits[-1]
+    # It may have ended within another.
+    whole = longest.transactions[: longest.transactions.index(("commit", again)) + 1]
+    repeated = replace(longest, transactions=[*whole, ("begin", again), ("commit", again)])
+    try:
+        check_watermarks([repeated])
+    except AssertionError as error:
+        assert "begins after" in str(error), error  # noqa: PT017 - what is checked is the check
+    else:
+        raise AssertionError(f"a second {again} was not found")
+
+
+def check_resumes(connections: Iterable[Recording]) -> None:
+    """Fail unless one replica's connections, in order, each go on from a commit of an earlier one.
+
+    One that begins anew, without ``lastWatermark``, must begin at a later watermark than all before it.
+    """
+    committed: set[str] = set()
+    for connection in connections:
+        if connection.last_watermark:
+            assert connection.last_watermark in committed, f"{connection.last_watermark} was never committed"
+        else:
+            for watermark in connection.commits[:1]:
+                assert watermark > max(committed, default=""), f"{watermark} begins anew after {max(committed)}"
+        committed.update(connection.commits)
 
 
 def with_last_watermark(head: bytes, watermark: str) -> bytes:

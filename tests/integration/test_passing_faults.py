@@ -6,11 +6,15 @@ What MongoDB answers with an error is in ``test_change_stream_errors``.
 from __future__ import annotations
 
 import asyncio
+import json
 import resource
 import shutil
 import sqlite3
+import threading
 import uuid
 from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -285,3 +289,46 @@ def test_a_start_while_the_database_is_away(
         assert "Traceback" not in server.log_text() + watcher.log_text()
     finally:
         own.stop()
+
+
+def test_the_database_goes_away_during_a_start(
+    deployment: DeploymentFactory, mongo: Database[Any], tmp_path: Path
+) -> None:
+    """While the mappings are fetched, after it has answered at first: ``runwatcher`` waits for it again."""
+    fill(mongo, 10, others=5)
+    own = Postgres(tmp_path / "postgres")
+    own.start()
+
+    class Mappings(BaseHTTPRequestHandler):
+        """Says the mappings, and at the first time stops the database before."""
+
+        asked = 0
+
+        def do_GET(self) -> None:
+            """Answer."""
+            if not Mappings.asked:
+                own.stop()
+            Mappings.asked += 1
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps(MAPPINGS).encode())
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Say nothing."""
+
+    with ExitStack() as stack:
+        stack.callback(own.stop)
+        http = stack.enter_context(ThreadingHTTPServer(("127.0.0.1", 0), Mappings))
+        threading.Thread(target=http.serve_forever, daemon=True).start()
+        stack.callback(http.shutdown)
+        place = deployment(
+            migrate=False,
+            DATABASE_URL=own.create_database("zerosource"),
+            TABLE_MAPPINGS_URL=f"http://127.0.0.1:{http.server_port}/",
+        )
+        watcher = place.watcher()
+        watcher.wait_until(lambda: "the database does not answer, waiting" in watcher.log_text(), "the wait")
+        assert Mappings.asked == 1
+        own.start()
+        watcher.wait_until(lambda: "Watching." in watcher.log_text(), "the watcher")
+        assert Mappings.asked == 2

@@ -10,7 +10,14 @@ from contextlib import contextmanager, suppress
 import pytest
 from websockets.frames import Frame, Opcode
 
-from tests.harness.proxy import HEAD_END, Recording, RecordingProxy, check_watermarks
+from tests.harness.proxy import (
+    HEAD_END,
+    Recording,
+    RecordingProxy,
+    check_finds_a_repeat,
+    check_resumes,
+    check_watermarks,
+)
 
 ANSWER = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: WebSocket" + HEAD_END
 
@@ -69,6 +76,32 @@ def test_a_watermark_that_does_not_rise_is_found(frames: list[str], last: str) -
     """Repeated, lower, at or before ``lastWatermark``, within another, or not as it began."""
     with pytest.raises(AssertionError):
         check_watermarks([recorded(frames, last)])
+
+
+def test_the_check_is_shown_to_find_a_repeat() -> None:
+    """Also where the connection ended within a transaction."""
+    check_finds_a_repeat([recorded(transaction("01")), recorded(transaction("02") + transaction("03")[:-1], "01")])
+
+
+def test_connections_that_go_on_from_a_commit_pass() -> None:
+    """Of any earlier connection; one that begins anew does so later than all before."""
+    first, second = recorded(transaction("01")), recorded(transaction("02") + transaction("03"), "01")
+    check_resumes([first, second, recorded([], "02"), recorded(transaction("04")), recorded([], "04")])
+
+
+@pytest.mark.parametrize(
+    "later",
+    [
+        recorded(transaction("05"), "04"),
+        recorded(transaction("05"), "00"),
+        recorded(transaction("03")),
+        recorded(transaction("02")),
+    ],
+    ids=["never sent", "from before", "anew with one that was there", "anew with an earlier one"],
+)
+def test_a_connection_that_goes_on_from_elsewhere_is_found(later: Recording) -> None:
+    with pytest.raises(AssertionError):
+        check_resumes([recorded(transaction("01")), recorded(transaction("03"), "01"), later])
 
 
 @pytest.fixture

@@ -23,8 +23,7 @@ class Command(CodedCommand):
         if not chosen.redis_url:
             self.stderr.write("REDIS_URL is not set: nobody outside this process hears what it publishes.")
         startup.prepare_database(startup.DATABASE_PATIENCE)
-        startup.load_mappings(chosen)
-        startup.check_source(chosen)
+        startup.prepare(chosen)
         asyncio.run(self._watch())
 
     async def _watch(self) -> None:

@@ -68,12 +68,11 @@ class Command(CodedCommand):
         return embedded
 
     def _prepare(self, chosen: conf.Settings) -> None:
-        startup.load_mappings(chosen)
-        startup.check_source(chosen)
-        made = startup.first_admin(generate=chosen.debug)
+        startup.prepare(chosen)
+        made = startup.patiently(lambda: startup.first_admin(generate=chosen.debug))
         if made:
             self.stdout.write(f"Admin user {made[0]!r} with password {made[1]!r} (shown this once).")
-        if key := startup.first_api_key(chosen):
+        if key := startup.patiently(lambda: startup.first_api_key(chosen)):
             self.stdout.write(f"API key (shown this once, goes into ZERO_UPSTREAM_DB as ?apiKey=KEY): {key}")
 
     def _serve(self, chosen: conf.Settings, host: str, *, watch: bool) -> None:

@@ -1,0 +1,69 @@
+"""The receiver of a process: what happens when the channel layer fails under it."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+
+import pytest
+from channels_redis.core import RedisChannelLayer
+from redis.exceptions import RedisError
+
+from changesource.redis_layer import QuietRedisLayer
+from changesource.services.mailbox import Mailbox
+from changesource.services.subscriber import Subscriber
+from devtools.processes import free_port
+from tests.harness.waiting import until
+
+
+class LostLayer:
+    """A ``Layer`` that is lost to the receiver while its membership is being renewed, which then fails as well."""
+
+    def __init__(self) -> None:
+        self.failures = 0
+
+    async def new_channel(self) -> str:
+        """See ``Layer``."""
+        return "channel"
+
+    async def group_add(self, group: str, channel: str) -> None:
+        """Fail once it is cancelled, as the Redis client does while it connects."""
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            self.failures += 1
+            raise ConnectionError("lost while connecting") from None
+
+    async def group_discard(self, group: str, channel: str) -> None:
+        """See ``Layer``."""
+        raise ConnectionError("lost")
+
+    async def group_send(self, group: str, message: dict[str, object]) -> None:
+        """See ``Layer``."""
+        raise ConnectionError("lost")
+
+    async def receive(self, channel: str) -> dict[str, object]:
+        """See ``Layer``."""
+        await asyncio.sleep(0.001)
+        raise ConnectionError("lost")
+
+
+async def test_a_layer_that_fails_twice_at_once_is_lost_once(caplog: pytest.LogCaptureFixture) -> None:
+    """No failure is left to asyncio, which would tell of it with a traceback."""
+    layer = LostLayer()
+    subscriber, mailbox = Subscriber(layer), Mailbox()
+    subscriber.attach(mailbox)
+    await until(lambda: layer.failures >= 2)
+    subscriber.detach(mailbox)
+    await until(lambda: len(asyncio.all_tasks()) == 1)
+    gc.collect()
+    assert "channel layer lost" in caplog.text
+    assert [record for record in caplog.records if record.name == "asyncio"] == []
+
+
+async def test_a_received_message_that_redis_cannot_forget_is_nobodys_failure() -> None:
+    """Channels' own layer does that in a task of its own."""
+    hosts = [("127.0.0.1", free_port())]
+    with pytest.raises(RedisError):
+        await RedisChannelLayer(hosts=hosts)._clean_receive_backup(0, "channel")
+    await QuietRedisLayer(hosts=hosts)._clean_receive_backup(0, "channel")
