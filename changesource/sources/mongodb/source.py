@@ -26,7 +26,15 @@ from changesource.mapping.needs import EVERYTHING, CollectionNeeds, Needs
 from changesource.sources.base import Document
 from changesource.sources.mongodb.decoding import read_document, read_documents
 from changesource.sources.mongodb.errors import translated
-from changesource.sources.mongodb.feed import UPDATE_LOOKUP, WHEN_AVAILABLE, ChangeCursor, MongoFeed, id_key, to_its_end
+from changesource.sources.mongodb.feed import (
+    REPLY_BYTES,
+    UPDATE_LOOKUP,
+    WHEN_AVAILABLE,
+    ChangeCursor,
+    MongoFeed,
+    id_key,
+    to_its_end,
+)
 from changesource.sources.mongodb.survey import SPLITTING_WIRE_VERSION, PostImages, check_server, switch_images_on
 from changesource.stream.events import Event, read_event, to_timestamp
 
@@ -48,6 +56,8 @@ REPLACED = "\ufffd"  # what stands for bytes that are no UTF-8
 SIMPLE = Collation("simple")
 BARRIER_TIMEOUT = 30.0
 WRITE_TIMEOUT_MS = 20_000
+# Documents that tell how large the others are; at least as many are asked for, since they may be wrong.
+SAMPLE = 10
 
 
 def connect(uri: str) -> AsyncMongoClient[dict[str, Any]]:
@@ -172,6 +182,7 @@ class MongoSource:
         backoff = Backoff()
         while True:
             try:
+                rows = await self._rows_of_a_reply(collection, needs)
                 async with self.client.start_session(causal_consistency=True) as session:
                     session.advance_operation_time(to_timestamp(not_before))
                     # One reply at a time, which MongoDB bounds to 16 MB, whatever the batch size.
@@ -179,7 +190,7 @@ class MongoSource:
                         _both(after, needs.filter),
                         _projection(needs.fields),
                         sort=[("_id", 1)],
-                        batch_size=self._snapshot_batch,
+                        batch_size=rows,
                         session=session,
                         collation=SIMPLE,
                     )
@@ -193,6 +204,19 @@ class MongoSource:
                 extra = {"collection": collection, "error": str(error), "tries": backoff.tries}
                 logger.warning("copying goes on after a fault", extra=extra)
                 await backoff.wait()
+
+    async def _rows_of_a_reply(self, collection: str, needs: CollectionNeeds) -> int:
+        """Return how many documents to ask for at once, going by how large some of them are."""
+        with translated():
+            # Without the filter: where it lets few documents pass, looking for them would be a second scan.
+            cursor = self.database[collection].find_raw_batches({}, _projection(needs.fields), limit=SAMPLE)
+            async with cursor:
+                reply: Any  # see ``_next``
+                async for reply in cursor:
+                    if reply:
+                        found = len(read_documents(reply, CODEC_OPTIONS))
+                        return min(self._snapshot_batch, max(SAMPLE, REPLY_BYTES * found // len(reply)))
+        return self._snapshot_batch
 
     async def ping(self, seconds: float) -> None:
         """Raise ``SourceUnavailable`` where MongoDB is silent, ``SourceRefused`` where it cannot be watched.
