@@ -10,7 +10,7 @@ import shutil
 import signal
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -58,12 +58,9 @@ class ZeroCacheFactory(Protocol):
     def __call__(self, upstream: str, *, supervised: bool = True, **options: Any) -> ZeroCache: ...
 
 
-@pytest.fixture(scope="module")
-def mongodb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MongoServer]:
-    """A MongoDB: SecantusDB, unless ``TEST_MONGODB_URI`` names another; ``mongo`` is a database of one's own in it.
-
-    One a module, since SecantusDB opens change streams the more slowly the more its oplog holds.
-    """
+@contextmanager
+def mongo_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MongoServer]:
+    """Start a SecantusDB, unless ``TEST_MONGODB_URI`` names a MongoDB."""
     with ExitStack() as stack:
         uri = os.environ.get("TEST_MONGODB_URI", "")
         is_secantusdb = not uri
@@ -76,6 +73,16 @@ def mongodb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MongoServer]:
         stack.callback(client.close)
         client.admin.command("ping")
         yield MongoServer(uri, client, is_secantusdb)
+
+
+@pytest.fixture(scope="module")
+def mongodb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MongoServer]:
+    """A MongoDB: SecantusDB, unless ``TEST_MONGODB_URI`` names another; ``mongo`` is a database of one's own in it.
+
+    One a module, since SecantusDB opens change streams the more slowly the more its oplog holds.
+    """
+    with mongo_server(tmp_path_factory) as server:
+        yield server
 
 
 @pytest.fixture

@@ -4,26 +4,39 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from urllib.parse import urlencode
+from typing import Any
+from urllib.parse import urlencode, urlsplit
 
 from websockets.asyncio.client import ClientConnection, connect
 
 from tests.harness.model import ModelReplica
 
-TIMEOUT = 60.0
+TIMEOUT = 120.0
 
 
 class Reader:
     """One replica. ``sync`` first, then ``follow`` as often as wished; each is a connection of its own."""
 
-    def __init__(self, stream_url: str, app_id: str = "reader", publications: tuple[str, ...] = ()) -> None:
-        """``stream_url`` is the server's WebSocket address."""
+    def __init__(
+        self,
+        stream_url: str,
+        app_id: str = "reader",
+        publications: tuple[str, ...] = (),
+        model: ModelReplica | None = None,
+        receive_buffer: int = 0,
+    ) -> None:
+        """``stream_url`` is the server's WebSocket address; without a ``model`` a new one is made.
+
+        ``receive_buffer`` bounds what the kernel takes for a reader that pauses, in bytes; 0 leaves it to the kernel.
+        """
         self.stream_url = stream_url
         self.app_id = app_id
         self.publications = publications
-        self.model = ModelReplica()
+        self.model = ModelReplica() if model is None else model
+        self._receive_buffer = receive_buffer
         self.replica_version = ""
 
     @property
@@ -41,13 +54,23 @@ class Reader:
         separator = "&" if "?" in self.stream_url else "?"
         url = f"{self.stream_url}{separator}{urlencode(query)}"
         # Small buffers, so that a reader that pauses is felt by the server soon; who leaves does not read to the end.
+        options: dict[str, Any] = {"max_queue": 4, "compression": None, "ping_interval": None, "close_timeout": 1}
+        if self._receive_buffer:
+            options["sock"] = await self._small_socket()
         try:
-            async with connect(
-                url, max_size=None, max_queue=4, compression=None, ping_interval=None, close_timeout=1
-            ) as socket:
-                yield socket
+            async with connect(url, max_size=None, open_timeout=TIMEOUT, **options) as connected:
+                yield connected
         finally:
             self.model.disconnect()
+
+    async def _small_socket(self) -> socket.socket:
+        """Return a connected socket; its buffer can be made small only before it connects."""
+        address = urlsplit(self.stream_url)
+        made = socket.socket()
+        made.setblocking(False)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._receive_buffer)
+        await asyncio.get_running_loop().sock_connect(made, (address.hostname, address.port))
+        return made
 
     async def frames(self, socket: ClientConnection) -> AsyncIterator[str]:
         """Give each frame after it was applied to the model; commits are acked."""

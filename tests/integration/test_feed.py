@@ -16,6 +16,7 @@ from changesource.exceptions import HistoryLost, WatermarkInFuture
 from changesource.mapping.compiled import CompiledMapping
 from changesource.mapping.formats import read_specification
 from changesource.services.replay import batches
+from changesource.sources.mongodb.feed import REPLY_BYTES
 from changesource.sources.mongodb.source import MongoSource
 from changesource.stream.batches import Batch
 from changesource.stream.grouping import Bounds
@@ -120,6 +121,35 @@ async def test_a_position_must_come_again(source: MongoSource, mapping: Compiled
         await collect(source, mapping, before - 1, before + 1)
     with pytest.raises(WatermarkInFuture):
         await collect(source, mapping, before + (3600 << 32), before + (3601 << 32))
+
+
+async def test_replies_are_of_one_size_whatever_the_documents(
+    mongodb: MongoServer, mongo: Database[Any], mapping: CompiledMapping
+) -> None:
+    """MongoDB's own bound is 16 MB, of which each replica that is slow would hold one, decoded."""
+    source = MongoSource(mongodb.uri, mongo.name, "_zerosource")
+    began = await source.barrier("test")
+    large, small = 250, 4000
+    mongo["items"].insert_many([{"_id": f"large-{n:03}", "name": "x" * 50_000} for n in range(large)])
+    mongo["items"].insert_many([{"_id": f"small-{n}", "name": "x"} for n in range(small)])
+    at_most = REPLY_BYTES // 50_000 + 1  # one more where a barrier, which is small, is among those that tell
+    feed = await source.feed(mapping.needs, began)
+    replies: list[int] = []
+    try:
+        async with asyncio.timeout(60):
+            while sum(replies) < large + small:
+                replies.append(len(await feed.poll(100) or ()))
+    finally:
+        await feed.close()
+    # A few events tell little; of those that are large not many come at once, of small ones many again.
+    first = next(place for place, count in enumerate(replies) if count > 1)
+    assert replies[first] <= 100
+    assert max(replies[first + 1 : first + 1 + (large - 100) // at_most]) <= at_most
+    assert max(replies) > 150
+    copied = [len(batch) async for batch in source.copy("items").batches(began)]
+    await source.close()
+    assert sum(copied) == large + small
+    assert copied[: large // at_most] == [at_most - 1] * (large // at_most)
 
 
 async def test_documents_of_every_id_type_come_once(

@@ -17,7 +17,7 @@ from changesource.mapping.needs import CollectionNeeds
 from changesource.sources.base import Document
 from changesource.sources.mongodb.decoding import CODEC_OPTIONS, read_documents
 from changesource.sources.mongodb.errors import translated
-from changesource.sources.mongodb.feed import to_its_end
+from changesource.sources.mongodb.feed import REPLY_BYTES, to_its_end
 from changesource.sources.mongodb.privileges import Need
 from changesource.stream.events import to_timestamp
 
@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 REPLACED = "\ufffd"  # what stands for bytes that are no UTF-8
 # Not the collection's own, so that filters compare as the mapping does.
 SIMPLE = Collation("simple")
+# Documents that tell how large the others are; at least as many are asked for, since they may be wrong.
+SAMPLE = 10
 
 
 async def _next(cursor: AsyncRawBatchCursor[dict[str, Any]], need: Need) -> Sequence[Document]:
@@ -76,6 +78,7 @@ class MongoCopy:
         self._need = need
         self._needs = needs
         self._batch_size = batch_size
+        self._rows = 0
         self._after: dict[str, object] = {}
 
     async def batches(self, not_before: int) -> AsyncGenerator[Sequence[Document], None]:
@@ -83,6 +86,7 @@ class MongoCopy:
         backoff = Backoff("copy")
         while True:
             try:
+                self._rows = self._rows or await self._rows_of_a_reply()
                 async with self._client.start_session(causal_consistency=True) as session:
                     session.advance_operation_time(to_timestamp(not_before))
                     # One reply at a time, which MongoDB bounds to 16 MB, whatever the batch size.
@@ -90,7 +94,7 @@ class MongoCopy:
                         _both(self._after, self._needs.filter),
                         projection(self._needs.fields),
                         sort=[("_id", 1)],
-                        batch_size=self._batch_size,
+                        batch_size=self._rows,
                         session=session,
                         collation=SIMPLE,
                     )
@@ -104,3 +108,16 @@ class MongoCopy:
                 extra = {"collection": self._collection.name, "error": str(error), "tries": backoff.tries}
                 logger.warning("copying goes on after a fault", extra=extra)
                 await backoff.wait()
+
+    async def _rows_of_a_reply(self) -> int:
+        """Return how many documents to ask for at once, going by how large some of them are."""
+        with translated(self._need):
+            # Without the filter: where it lets few documents pass, looking for them would be a second scan.
+            cursor = self._collection.find_raw_batches({}, projection(self._needs.fields), limit=SAMPLE)
+            async with cursor:
+                reply: Any  # see ``_next``
+                async for reply in cursor:
+                    if reply:
+                        found = len(read_documents(reply, CODEC_OPTIONS))
+                        return min(self._batch_size, max(SAMPLE, REPLY_BYTES * found // len(reply)))
+        return self._batch_size

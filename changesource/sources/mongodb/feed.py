@@ -43,6 +43,10 @@ UPDATE_LOOKUP = "updateLookup"
 WHEN_AVAILABLE = "whenAvailable"
 LOOKUPS = 16
 WATCHING = ("find", "changeStream")  # the actions that a change stream needs, on all of the database
+# Each replica that reads by itself holds a reply, decoded, for as long as it is slow; MongoDB's own bound is 16 MB. So
+# as many events are asked for as would be this large if they were like the last ones, of which a few tell little.
+REPLY_BYTES = 2 * 1024 * 1024
+FIRST_EVENTS = 100
 EVENT_FIELDS = (
     "operationType",
     "clusterTime",
@@ -124,6 +128,7 @@ class ChangeCursor:
         self._stages = [namespaces([*needs, source.barrier_collection]), needed_parts(needs)]
         self._history = any(need.history for need in needs.values())
         self._batch_size = batch_size
+        self._wanted = min(batch_size, FIRST_EVENTS)
         self._session: AsyncClientSession | None = None
         self._id = 0
         self._namespace = ""
@@ -166,7 +171,7 @@ class ChangeCursor:
     def shrink(self) -> bool:
         """Ask for a tenth of the events from now on; False where replies hold one event already."""
         smaller = self._batch_size > 1
-        self._batch_size = max(1, self._batch_size // 10)
+        self._batch_size = self._wanted = max(1, self._batch_size // 10)
         return smaller
 
     @property
@@ -182,14 +187,19 @@ class ChangeCursor:
                     "getMore": self._id,
                     "collection": self._namespace,
                     "maxTimeMS": max(1, wait_ms),
-                    "batchSize": self._batch_size,
+                    "batchSize": self._wanted,
                 },
                 session=self._session,
                 codec_options=DEFAULT_RAW_BSON_OPTIONS,
             )
         cursor = reply["cursor"]
         self._id = cursor["id"]
-        return [read_document(event.raw, self._source.codec_options) for event in cursor["nextBatch"]]
+        events = cursor["nextBatch"]
+        if events:
+            size = sum(len(event.raw) for event in events)
+            known = max(FIRST_EVENTS, 2 * len(events))
+            self._wanted = max(1, min(self._batch_size, known, REPLY_BYTES * len(events) // size))
+        return [read_document(event.raw, self._source.codec_options) for event in events]
 
     async def close(self) -> None:
         """Free the cursor and the session; where MongoDB cannot be reached it frees them itself, later."""

@@ -1,0 +1,201 @@
+"""The server's memory is bounded, whatever it copies, whoever reads slowly or not at all, however many follow.
+
+Each is measured at full size (slow), and in a form that takes seconds and can fail as well: what a server without
+flow control would hold is beyond the same bounds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from pymongo.database import Database
+
+from tests.conftest import DeploymentFactory, MongoServer, mongo_server
+from tests.harness.deployment import Server
+from tests.harness.memory import MIB, Memory
+from tests.harness.reader import Reader
+from tests.harness.tally import COLLECTION, MAPPINGS, TABLE, WARM, Tally, insert
+
+GROWTH = 64 * MIB
+A_REPLICA = MIB
+# What the last two thirds of a phase may add: less than a reply of MongoDB (16 MB), which comes and goes, and far less
+# than what passes through the server in that time, some 50 MB at least, part of which a leak would keep.
+FLAT = 8 * MIB
+RECEIVE_BUFFER = 64 * 1024
+BYTES_A_SECOND = 1_000_000
+
+
+@pytest.fixture
+def mongodb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MongoServer]:
+    """One for each test, not for all: SecantusDB opens change streams the more slowly the more its oplog holds."""
+    with mongo_server(tmp_path_factory) as server:
+        yield server
+
+
+async def warm_server(deployment: DeploymentFactory, mongo: Database[Any]) -> Server:
+    """Start a server and have it serve a sync and a change, so that what a first connection costs is not counted."""
+    mongo[WARM].insert_one({"_id": "first", "name": "x"})
+    place = deployment(KEEPALIVE_SECONDS="2")
+    place.configure(mappings=MAPPINGS)
+    server = await asyncio.to_thread(place.server)
+    reader = Reader(server.stream_url, WARM, (WARM,))
+    await reader.sync()
+    mongo[WARM].insert_one({"_id": "second", "name": "x"})
+    await reader.follow(lambda: ("second",) in reader.model.rows(WARM))
+    return server
+
+
+def check(memory: Memory, bound: int, capsys: pytest.CaptureFixture[str]) -> None:
+    """Print and hold each phase to ``bound``, and to being flat."""
+    with capsys.disabled():
+        for phase in memory.phases:
+            print(f"\n{phase}", end=" ")
+    for phase in memory.phases:
+        assert phase.growth < bound, str(phase)
+        assert phase.drift < FLAT, str(phase)
+
+
+async def at_a_pace(frames: AsyncIterator[str], seconds: float) -> int:
+    """Take frames for so many seconds at 1 MB/s, or, with 0, at any pace, up to the commit at most.
+
+    Return how many bytes came.
+    """
+    began, received = time.monotonic(), 0
+    async for frame in frames:
+        received += len(frame)
+        passed = time.monotonic() - began
+        if frame.startswith('["commit"') or 0 < seconds <= passed:
+            break
+        if seconds:
+            # The pace of the reader, not a wait for something.
+            await asyncio.sleep(max(0.0, received / BYTES_A_SECOND - passed))
+    return received
+
+
+@dataclass(frozen=True)
+class Copied:
+    """``rows`` documents with names of ``width``, read at 1 MB/s for so many ``seconds``, then at any pace."""
+
+    rows: int
+    width: int
+    seconds: float
+
+
+@pytest.mark.parametrize(
+    "size",
+    [
+        pytest.param(Copied(15_000, 6000, 10), id="short"),
+        pytest.param(Copied(1_000_000, 80, 3600), id="full", marks=pytest.mark.slow),
+    ],
+)
+async def test_a_snapshot_for_a_slow_reader(
+    deployment: DeploymentFactory, mongo: Database[Any], capsys: pytest.CaptureFixture[str], size: Copied
+) -> None:
+    server = await warm_server(deployment, mongo)
+    tally = Tally(size.width, size.rows)
+    reader = Reader(server.stream_url, "slow", (TABLE,), tally, RECEIVE_BUFFER)
+    with Memory(server.pid) as memory:
+        with memory.phase(f"{size.rows:,} documents are inserted"):
+            await asyncio.to_thread(insert, mongo, range(size.rows), size.width)
+        async with reader.connection() as socket:
+            frames = reader.frames(socket)
+            with memory.phase(f"a snapshot of {size.rows:,} rows at 1 MB/s"):
+                received = await at_a_pace(frames, size.seconds)
+            if not tally.commits:
+                with memory.phase("the rest of it at any pace"):
+                    received += await at_a_pace(frames, 0)
+    assert memory.phases[1].seconds > min(size.seconds, received / BYTES_A_SECOND) * 0.9
+    assert tally.count == tally.changes == size.rows == mongo[COLLECTION].estimated_document_count()
+    # Piled up in the server, it would be seen.
+    assert received > GROWTH * 1.3
+    check(memory, GROWTH, capsys)
+
+
+@pytest.mark.parametrize(
+    ("changes", "width"),
+    [
+        pytest.param(15_000, 6000, id="short"),
+        pytest.param(500_000, 150, id="full", marks=pytest.mark.slow),
+    ],
+)
+async def test_a_backlog_for_a_paused_reader(
+    deployment: DeploymentFactory, mongo: Database[Any], capsys: pytest.CaptureFixture[str], changes: int, width: int
+) -> None:
+    """A replica that follows reads nothing while others write, then goes on."""
+    server = await warm_server(deployment, mongo)
+    tally = Tally(width, changes)
+    reader = Reader(server.stream_url, "paused", (TABLE,), tally, RECEIVE_BUFFER)
+    await reader.sync()
+    with Memory(server.pid) as memory:
+        async with reader.connection() as socket:
+            frames = reader.frames(socket)
+            with memory.phase(f"{changes:,} changes for a paused reader"):
+                await asyncio.to_thread(insert, mongo, range(changes), width)
+                # The pause goes on for a while, in which nothing happens that could be waited for.
+                await asyncio.sleep(4)
+            assert tally.count < changes / 4
+            with memory.phase("the same when it goes on"):
+                async for frame in frames:
+                    if frame.startswith('["commit"') and tally.count == changes:
+                        break
+    assert tally.count == tally.changes == changes == mongo[COLLECTION].estimated_document_count()
+    assert "reader reads nothing any more" not in server.log_text()
+    check(memory, GROWTH, capsys)
+
+
+@pytest.mark.parametrize(
+    ("replicas", "changes"),
+    [
+        pytest.param(50, 2_000, id="short"),
+        pytest.param(200, 5_000, id="full", marks=pytest.mark.slow),
+    ],
+)
+async def test_many_replicas(
+    deployment: DeploymentFactory,
+    mongo: Database[Any],
+    capsys: pytest.CaptureFixture[str],
+    replicas: int,
+    changes: int,
+) -> None:
+    """All connect at once, as after a restart of the server; then they follow, and rest."""
+    server = await warm_server(deployment, mongo)
+    width, before = 100, 100
+    insert(mongo, range(before), width)
+    tallies = [Tally(width, before + changes) for _ in range(replicas)]
+    readers = [Reader(server.stream_url, f"replica_{n}", (TABLE,), tally) for n, tally in enumerate(tallies)]
+    resting = asyncio.Event()
+    connected: set[str] = set()
+
+    async def follow(reader: Reader, tally: Tally) -> None:
+        async with reader.connection() as socket:
+            async for frame in reader.frames(socket):
+                if frame.startswith('["commit"'):
+                    connected.add(reader.app_id)
+                    if resting.is_set():
+                        return
+
+    with Memory(server.pid) as memory:
+        with memory.phase(f"{replicas} replicas sync at once"):
+            await asyncio.gather(*(reader.sync() for reader in readers))
+        following = [asyncio.create_task(follow(*pair)) for pair in zip(readers, tallies, strict=True)]
+        async with asyncio.timeout(120):
+            with memory.phase(f"{replicas} replicas connect"):
+                while len(connected) < replicas:
+                    await asyncio.sleep(0.1)
+        async with asyncio.timeout(300):
+            with memory.phase(f"{changes:,} changes for each"):
+                writes = asyncio.create_task(asyncio.to_thread(insert, mongo, range(before, before + changes), width))
+                while any(tally.count < before + changes for tally in tallies):
+                    await asyncio.sleep(0.1)
+                await writes
+        with memory.phase("at rest"):
+            await asyncio.sleep(4)
+        resting.set()
+        await asyncio.gather(*following)
+    assert {tally.count for tally in tallies} == {mongo[COLLECTION].estimated_document_count()}
+    check(memory, A_REPLICA * replicas, capsys)
