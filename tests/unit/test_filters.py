@@ -422,10 +422,10 @@ def test_what_is_not_supported_is_refused_at_its_place(query, place, words):
 @pytest.mark.parametrize("pattern", ["(a+)+$", "(a|aa)+$", "^(([a-z])+.)+[A-Z]$"])
 def test_a_regular_expression_that_never_ends_is_an_error(pattern):
     matches = compile_filter({"a": {"$in": [regex(pattern)]}}, "filter")
-    started = time.monotonic()
+    started = time.thread_time()
     with pytest.raises(ValueError, match="the regular expression failed: match limit exceeded"):
         matches({"a": ["a" * 50_000 + "!"]})
-    assert time.monotonic() - started < 1
+    assert time.thread_time() - started < 2
 
 
 def test_values_sort_in_the_order_of_bson():
