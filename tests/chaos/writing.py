@@ -43,7 +43,7 @@ def expected(database: Database[Document]) -> dict[str, Rows]:
 class DdlWriter:
     """A thread that fills a collection, and drops, recreates or replaces it, until stopped; ``steps`` are its acts."""
 
-    def __init__(self, uri: str, database: str, seed: int, pause: float = 0.5) -> None:
+    def __init__(self, uri: str, database: str, seed: int, pause: float = 1) -> None:
         """``pause`` is in seconds, between two acts."""
         self._uri, self._database, self._seed, self._pause = uri, database, seed, pause
         self._stop = threading.Event()

@@ -17,7 +17,7 @@ HURRIED = Pace(gap=0.6, scale=0.6)
     ("seconds", "at_least", "pace"),
     [
         pytest.param(30, 1, HURRIED, id="each fault once"),
-        pytest.param(120, 2, Pace(gap=1.2, scale=0.8), id="two minutes", marks=pytest.mark.slow),
+        pytest.param(120, 1, Pace(gap=3, scale=0.8), id="two minutes", marks=pytest.mark.slow),
     ],
 )
 def test_everything_fails_while_writers_never_stop(tmp_path: Path, seconds: float, at_least: int, pace: Pace) -> None:
