@@ -7,6 +7,7 @@ from time import time
 
 from changesource.protocol import messages
 from changesource.protocol.watermark import Watermark
+from changesource.services.flight import Flight
 from changesource.stream.batches import Batch
 
 RELIEF_BYTES = 64 * 1024 * 1024
@@ -23,16 +24,25 @@ class Downstream:
     """
 
     def __init__(
-        self, send: Send, fingerprint: int, tables: Collection[str], position: int, relief: bytes = b""
+        self,
+        send: Send,
+        fingerprint: int,
+        tables: Collection[str],
+        position: int,
+        relief: bytes = b"",
+        flight: Flight | None = None,
     ) -> None:
         """``tables`` are those that the replica gets, by name; ``send`` waits while the reader is slow.
 
-        ``relief`` is sent after every 64 MiB of one transaction, see ``TableFrames.relief``.
+        ``relief`` is sent after every 64 MiB of one transaction, see ``TableFrames.relief``. ``flight`` bounds what
+        goes out by batches before it is acknowledged, and says whether they may hold several source transactions.
         """
         self._send = send
         self._fingerprint = fingerprint
         self._tables = tables
         self._relief = relief
+        self._flight = flight
+        self._transactions = 0
         self._unrelieved = 0
         self._open: Watermark | None = None
         self.position = position
@@ -74,6 +84,9 @@ class Downstream:
         if self._open is not None:
             # First: what is awaited may be cancelled, and a commit that was sent cannot be rolled back.
             self.committed, self._open = self._open, None
+            if self._flight is not None:
+                self._flight.sent(str(self.committed), self._transactions)
+                self._transactions = 0
             await self._send(messages.commit(self.committed))
             # Cluster times count whole seconds.
             self.lag = max(0, int(time()) - (self.committed.cluster_time >> 32))
@@ -81,6 +94,7 @@ class Downstream:
 
     async def rollback(self) -> None:
         """Drop a half-sent transaction; its watermark may be used again."""
+        self._transactions = 0
         if self._open is not None:
             self._open = None
             await self._send(messages.rollback())
@@ -91,8 +105,14 @@ class Downstream:
         With ``commit`` off, the transaction is left open (and opened, if need be) for more of the caller's.
         """
         selection = batch.pieces(self.position, self._tables)
-        if selection.frames or (selection.barrier and batch.final) or not commit:
+        flight = self._flight
+        # Once joined with others, what moved no row was a watermark all the same.
+        singly = flight is not None and flight.singly and selection.position > 0
+        self._transactions += selection.transactions
+        if selection.frames or ((selection.barrier or singly) and batch.final) or not commit:
             if self._open is None:
+                if flight is not None:
+                    await flight.room(self._transactions)
                 await self.begin(selection.position)
             await self.frames(selection.frames)
         if batch.final and commit:

@@ -3,7 +3,7 @@ or that no watcher serves, sends them itself. The same events give the same batc
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 
 from changesource.exceptions import TableStopped
 from changesource.mapping.needs import Needs
@@ -24,13 +24,16 @@ async def batches(
     *,
     bounds: Bounds,
     idle_ms: int,
+    singly: Callable[[], bool] = lambda: False,
 ) -> AsyncGenerator[Batch | None, None]:
-    """Give the batches after ``after``, and None whenever ``idle_ms`` went by with nothing at hand.
+    """Give the batches after ``after``, and None whenever the server has nothing more.
 
-    ``needs`` names the collections whose events move the position; ``transform`` may serve fewer. Raises what the feed
-    raises, and ``TableStopped`` once all before it was given; what was not given as ``final`` is to be read again.
+    Where nothing is open it waits ``idle_ms`` before it says so. ``needs`` names the collections whose events move the
+    position; ``transform`` may serve fewer. While ``singly`` is true, each source transaction is a batch of its own.
+    Raises what the feed raises, and ``TableStopped`` once all before it was given; what was not given as ``final`` is
+    to be read again.
     """
-    grouping = Grouping(after, transform.mapping.fingerprints, bounds)
+    grouping = Grouping(after, transform.mapping.fingerprints, bounds, singly=singly)
     feed = await source.feed(needs, after)
     try:
         while True:
@@ -39,8 +42,7 @@ async def batches(
             if events is None:
                 for batch in grouping.nothing_more():
                     yield batch
-                if not waiting:
-                    yield None
+                yield None
                 continue
             try:
                 for event in events:

@@ -27,6 +27,7 @@ from changesource.services.bookkeeping import FaultLog, read, write
 from changesource.services.correcting import correct
 from changesource.services.downstream import Downstream, Send
 from changesource.services.filling import Filling
+from changesource.services.flight import Flight
 from changesource.services.initial_sync import InitialSync
 from changesource.services.limits import Limits
 from changesource.services.mailbox import Mailbox
@@ -104,6 +105,7 @@ class ReplicaSession:
         self._state = self._state_before = "connected"
         self._message = ""
         self._downstream: Downstream | None = None
+        self._flight = Flight(limits.bounds.rows)
         self._progress: CopyProgress | None = None
         self._corrections: Corrections = {}
         # Collections that the open transaction says must be read again, once it is whole.
@@ -113,6 +115,7 @@ class ReplicaSession:
         """zero-cache has stored all up to ``watermark``; anything but a watermark is ignored."""
         with suppress(WatermarkInvalid):
             self._acked = max(self._acked, str(Watermark.parse(watermark)))
+            self._flight.acked(self._acked)
 
     async def run(self) -> None:
         """Serve until cancelled, or until nothing can be served (then it returns, and the socket is to be closed)."""
@@ -219,7 +222,9 @@ class ReplicaSession:
             known = await self._known_sync()
             if known and known.replica_version == self.request.replica_version and known.position:
                 position = known.position
-        downstream = Downstream(self._send, last.fingerprint, self._mapping.tables, position, self._mapping.relief)
+        downstream = Downstream(
+            self._send, last.fingerprint, self._mapping.tables, position, self._mapping.relief, self._flight
+        )
         logger.info("replica resumes", extra=self._names() | {"watermark": last, "position": position})
         return downstream
 
@@ -277,12 +282,15 @@ class ReplicaSession:
             downstream.anchor,
             bounds=self._limits.bounds,
             idle_ms=min(PULL_IDLE_MS, int(self._limits.keepalive * 500)),
+            singly=lambda: self._flight.singly,
         )
         fresh, commits = monotonic(), downstream.commits
         async with aclosing(stream):
             async for batch in stream:
                 self._note_stop(None)
-                if batch is not None:
+                if batch is None:
+                    self._flight.caught_up()
+                else:
                     self.tallies.pulled += 1
                     await self._send_batch(downstream, batch)
                     backoff.reset()
@@ -292,7 +300,9 @@ class ReplicaSession:
                     # No watcher is there to do it.
                     fresh = monotonic()
                     await heartbeat(self._source)
-                if not downstream.open and self.mailbox.connects(downstream.position, self._mapping.fingerprints):
+                if downstream.open or self._flight.singly:
+                    continue
+                if self.mailbox.connects(downstream.position, self._mapping.fingerprints):
                     return
 
     async def _follow(self, downstream: Downstream) -> None:
@@ -346,8 +356,13 @@ class ReplicaSession:
         self._progress = filling.progress
         await downstream.batch(batch, commit=False)
         # Not from the batch's end, which may be that of an event of others.
-        position = await filling.fill(downstream, downstream.opened.cluster_time, collections)
+        opened = downstream.opened.cluster_time
+        position = await filling.fill(downstream, opened, collections)
         await downstream.commit()
+        if self._flight.singly:
+            # What the tables show already comes once more: each of its watermarks may have been sent before.
+            downstream.reached(batch.end, opened)
+            return
         await downstream.begin(position)
         await downstream.commit()
         downstream.reached(position, position)

@@ -50,7 +50,7 @@ class Batch:
     def pieces(self, after: int, tables: Collection[str]) -> Selection:
         """Return what a replica of ``tables`` that stands at ``after`` must be sent."""
         frames: list[bytes] = []
-        position = 0
+        position = transactions = 0
         barrier = False
         source = iter(self.frames)
         for cluster_time, table, count in self.runs:
@@ -59,20 +59,23 @@ class Batch:
                 _skip(part)
                 continue
             frames.extend(part)
+            transactions += cluster_time != position
             position = cluster_time
             barrier = barrier or table == BARRIER
-        return Selection(position, barrier, frames)
+        return Selection(position, barrier, frames, transactions)
 
 
 class Selection(NamedTuple):
     """A replica's part of a batch.
 
-    ``position`` is the cluster time of the last event of its tables or of a barrier, 0 where there is none.
+    ``position`` is the cluster time of the last event of its tables or of a barrier, 0 where there is none;
+    ``transactions`` counts the different cluster times of these.
     """
 
     position: int
     barrier: bool
     frames: list[bytes]
+    transactions: int
 
 
 def _skip(part: Iterator[bytes]) -> None:

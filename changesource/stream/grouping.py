@@ -41,11 +41,13 @@ class Grouping:
         fingerprints: Mapping[str, str],
         bounds: Bounds,
         clock: Callable[[], float] = monotonic,
+        singly: Callable[[], bool] = lambda: False,
     ) -> None:
-        """``follows`` is the cluster time after which the events begin."""
+        """``follows`` is the cluster time after which the events begin; none are joined while ``singly`` is true."""
         self._fingerprints = fingerprints
         self._bounds = bounds
         self._clock = clock
+        self._singly = singly
         self._closed = BatchBuilder(follows, fingerprints)
         self._open = BatchBuilder(follows, fingerprints)
         self._open_time = 0
@@ -103,7 +105,7 @@ class Grouping:
             if self._closed and (joint[0] > self._bounds.rows or joint[1] > self._bounds.size):
                 yield self._flush()
             self._closed.append(self._open)
-            if self._over(self._closed) or self._clock() - self._since >= self._bounds.age:
+            if self._over(self._closed) or self._singly() or self._clock() - self._since >= self._bounds.age:
                 yield self._flush()
         self._open = BatchBuilder(self._open_time, self._fingerprints)
         self._open_time = 0

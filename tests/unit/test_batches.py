@@ -101,27 +101,27 @@ BATCH = Batch(
 
 
 @pytest.mark.parametrize(
-    ("after", "tables", "position", "barrier", "frames"),
+    ("after", "tables", "position", "barrier", "frames", "transactions"),
     [
-        (10, {"a", "b"}, 17, True, [b"a1", b"a2", b"b1", b"b2", b"b3"]),
-        (11, {"a", "b"}, 17, True, [b"b2", b"b3"]),
-        (13, {"a", "b"}, 17, False, [b"b2", b"b3"]),
-        (17, {"a", "b"}, 0, False, []),
-        (19, {"a", "b"}, 0, False, []),
-        (0, {"a", "b"}, 17, True, [b"a1", b"a2", b"b1", b"b2", b"b3"]),
+        (10, {"a", "b"}, 17, True, [b"a1", b"a2", b"b1", b"b2", b"b3"], 4),
+        (11, {"a", "b"}, 17, True, [b"b2", b"b3"], 3),
+        (13, {"a", "b"}, 17, False, [b"b2", b"b3"], 2),
+        (17, {"a", "b"}, 0, False, [], 0),
+        (19, {"a", "b"}, 0, False, [], 0),
+        (0, {"a", "b"}, 17, True, [b"a1", b"a2", b"b1", b"b2", b"b3"], 4),
         # An event that made no frame for a table of one's own is still a position of one's own.
-        (10, {"a"}, 15, True, [b"a1", b"a2"]),
-        (14, {"a"}, 15, False, []),
-        (10, {"b"}, 17, True, [b"b1", b"b2", b"b3"]),
-        (10, {"c"}, 13, True, []),
-        (13, {"c"}, 0, False, []),
-        (10, set(), 13, True, []),
+        (10, {"a"}, 15, True, [b"a1", b"a2"], 3),
+        (14, {"a"}, 15, False, [], 1),
+        (10, {"b"}, 17, True, [b"b1", b"b2", b"b3"], 3),
+        (10, {"c"}, 13, True, [], 1),
+        (13, {"c"}, 0, False, [], 0),
+        (10, set(), 13, True, [], 1),
     ],
 )
 def test_a_replica_gets_its_tables_after_its_position(
-    after: int, tables: set[str], position: int, barrier: bool, frames: list[bytes]
+    after: int, tables: set[str], position: int, barrier: bool, frames: list[bytes], transactions: int
 ) -> None:
-    assert BATCH.pieces(after, tables) == (position, barrier, frames)
+    assert BATCH.pieces(after, tables) == (position, barrier, frames, transactions)
 
 
 def test_frames_of_one_event_and_table_are_one_run() -> None:
