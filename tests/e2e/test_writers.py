@@ -101,8 +101,6 @@ def test_a_snapshot_that_catches_up_while_it_copies(
     assert len(order.wait(6)) >= 6
 
 
-# On a busy machine ten take so long that zero-cache 1.9.0 begins to purge its change log, maybe beyond what the replica
-# has that it was killed with: see docs/limits.md.
 @pytest.mark.parametrize("kills", [4, pytest.param(10, marks=pytest.mark.slow)])
 def test_zero_cache_killed_in_mid_stream(
     deployment: DeploymentFactory, mongodb: MongoServer, mongo: Database[Any], zero_cache: ZeroCacheFactory, kills: int

@@ -75,7 +75,8 @@ def replica_of(whole: Whole, runtime: Runtime, publication: str) -> Replica:
 async def syncing(*app_ids: str) -> None:
     """Wait until it is known of these replicas that their snapshots are under way."""
     async with asyncio.timeout(10):
-        while await Watermark.objects.filter(app_id__in=app_ids, state="syncing").acount() < len(app_ids):
+        rows = Watermark.objects.filter(app_id__in=app_ids, state="syncing", sync_end="").exclude(replica_version="")
+        while await rows.acount() < len(app_ids):
             await asyncio.sleep(0.01)
 
 

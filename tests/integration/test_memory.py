@@ -26,6 +26,7 @@ A_REPLICA = MIB
 # What the last two thirds of a phase may add: less than a reply of MongoDB (16 MB), which comes and goes, and far less
 # than what passes through the server in that time, some 50 MB at least, part of which a leak would keep.
 FLAT = 8 * MIB
+LONG = 3.5  # seconds; what is shorter has no slope
 RECEIVE_BUFFER = 64 * 1024
 BYTES_A_SECOND = 1_000_000
 
@@ -40,7 +41,7 @@ def mongodb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MongoServer]:
 async def warm_server(deployment: DeploymentFactory, mongo: Database[Any]) -> Server:
     """Start a server and have it serve a sync and a change, so that what a first connection costs is not counted."""
     mongo[WARM].insert_one({"_id": "first", "name": "x"})
-    place = deployment(KEEPALIVE_SECONDS="2")
+    place = deployment(KEEPALIVE_SECONDS="10")
     place.configure(mappings=MAPPINGS)
     server = await asyncio.to_thread(place.server)
     reader = Reader(server.stream_url, WARM, (WARM,))
@@ -57,7 +58,7 @@ def check(memory: Memory, bound: int, capsys: pytest.CaptureFixture[str]) -> Non
             print(f"\n{phase}", end=" ")
     for phase in memory.phases:
         assert phase.growth < bound, str(phase)
-        assert phase.drift < FLAT, str(phase)
+        assert phase.seconds < LONG or phase.drift < FLAT, str(phase)
 
 
 async def at_a_pace(frames: AsyncIterator[str], seconds: float) -> int:
@@ -89,7 +90,7 @@ class Copied:
 @pytest.mark.parametrize(
     "size",
     [
-        pytest.param(Copied(15_000, 6000, 10), id="short"),
+        pytest.param(Copied(1_000, 100_000, 10), id="short"),
         pytest.param(Copied(1_000_000, 80, 3600), id="full", marks=pytest.mark.slow),
     ],
 )
@@ -104,6 +105,10 @@ async def test_a_snapshot_for_a_slow_reader(
             await asyncio.to_thread(insert, mongo, range(size.rows), size.width)
         async with reader.connection() as socket:
             frames = reader.frames(socket)
+            # Not counted in the phase: before the first row SecantusDB sorts, for as long as half a minute.
+            async for frame in frames:
+                if frame.startswith('["data",{"tag":"backfill"'):
+                    break
             with memory.phase(f"a snapshot of {size.rows:,} rows at 1 MB/s"):
                 received = await at_a_pace(frames, size.seconds)
             if not tally.commits:
@@ -119,7 +124,7 @@ async def test_a_snapshot_for_a_slow_reader(
 @pytest.mark.parametrize(
     ("changes", "width"),
     [
-        pytest.param(15_000, 6000, id="short"),
+        pytest.param(1_000, 100_000, id="short"),
         pytest.param(500_000, 150, id="full", marks=pytest.mark.slow),
     ],
 )
@@ -166,36 +171,32 @@ async def test_many_replicas(
     server = await warm_server(deployment, mongo)
     width, before = 100, 100
     insert(mongo, range(before), width)
-    tallies = [Tally(width, before + changes) for _ in range(replicas)]
+    total = before + 1 + changes + 1
+    tallies = [Tally(width, total) for _ in range(replicas)]
     readers = [Reader(server.stream_url, f"replica_{n}", (TABLE,), tally) for n, tally in enumerate(tallies)]
-    resting = asyncio.Event()
-    connected: set[str] = set()
+    ended = asyncio.Event()
 
-    async def follow(reader: Reader, tally: Tally) -> None:
-        async with reader.connection() as socket:
-            async for frame in reader.frames(socket):
-                if frame.startswith('["commit"'):
-                    connected.add(reader.app_id)
-                    if resting.is_set():
-                        return
+    async def arrived(number: int) -> None:
+        """Insert up to so many documents, and wait until every replica has them."""
+        at_hand = min(tally.count for tally in tallies)
+        writing = asyncio.create_task(asyncio.to_thread(insert, mongo, range(at_hand, number), width))
+        async with asyncio.timeout(300):
+            while any(tally.count < number for tally in tallies):
+                await asyncio.sleep(0.1)
+        await writing
 
     with Memory(server.pid) as memory:
         with memory.phase(f"{replicas} replicas sync at once"):
             await asyncio.gather(*(reader.sync() for reader in readers))
-        following = [asyncio.create_task(follow(*pair)) for pair in zip(readers, tallies, strict=True)]
-        async with asyncio.timeout(120):
-            with memory.phase(f"{replicas} replicas connect"):
-                while len(connected) < replicas:
-                    await asyncio.sleep(0.1)
-        async with asyncio.timeout(300):
-            with memory.phase(f"{changes:,} changes for each"):
-                writes = asyncio.create_task(asyncio.to_thread(insert, mongo, range(before, before + changes), width))
-                while any(tally.count < before + changes for tally in tallies):
-                    await asyncio.sleep(0.1)
-                await writes
+        following = [asyncio.create_task(reader.follow(ended.is_set)) for reader in readers]
+        with memory.phase(f"{replicas} replicas connect"):
+            await arrived(before + 1)
+        with memory.phase(f"{changes:,} changes for each"):
+            await arrived(before + 1 + changes)
         with memory.phase("at rest"):
             await asyncio.sleep(4)
-        resting.set()
+        ended.set()
+        await arrived(total)
         await asyncio.gather(*following)
-    assert {tally.count for tally in tallies} == {mongo[COLLECTION].estimated_document_count()}
+    assert {tally.count for tally in tallies} == {total} == {mongo[COLLECTION].estimated_document_count()}
     check(memory, A_REPLICA * replicas, capsys)

@@ -76,9 +76,10 @@ class Load:
 @pytest.mark.parametrize(
     "load",
     [
+        # First, while SecantusDB's oplog is short: it opens change streams the more slowly the more that holds.
+        pytest.param(Load("quiet", 1, 0.1, 5), id="quiet-repeated", marks=pytest.mark.slow),
         pytest.param(Load("under load", 2, 0, 1), id="load"),
         pytest.param(Load("under load", 2, 0, 5), id="load-repeated", marks=pytest.mark.slow),
-        pytest.param(Load("quiet", 1, 0.1, 5), id="quiet-repeated", marks=pytest.mark.slow),
     ],
 )
 async def test_another_publishes_soon_after_the_leader_was_killed(
