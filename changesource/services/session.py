@@ -299,7 +299,7 @@ class ReplicaSession:
                 elif monotonic() - fresh >= self._limits.keepalive:
                     # No watcher is there to do it.
                     fresh = monotonic()
-                    await heartbeat(self._source)
+                    await heartbeat(self._source, self._limits.keepalive)
                 if downstream.open or self._flight.singly:
                     continue
                 if self.mailbox.connects(downstream.position, self._mapping.fingerprints):

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from time import monotonic
+from weakref import WeakKeyDictionary
 
 from changesource.backoff import Backoff
 from changesource.exceptions import (
@@ -33,8 +34,18 @@ IDLE_MS = 500
 REVISION_SECONDS = 0.5
 
 
-async def heartbeat(source: ChangeSource) -> None:
-    """Write one. Where MongoDB takes no writes for now, what it has can be read all the same."""
+_written: WeakKeyDictionary[ChangeSource, float] = WeakKeyDictionary()
+
+
+async def heartbeat(source: ChangeSource, keepalive: float) -> None:
+    """Write one, unless this process wrote one just now: every replica that reads by itself wants one, and gets all.
+
+    Where MongoDB takes no writes for now, what it has can be read all the same.
+    """
+    now = monotonic()
+    if now - _written.get(source, -keepalive) < keepalive / 2:
+        return
+    _written[source] = now
     try:
         await source.mark(HEARTBEAT)
     except (SourceUnavailable, SourceRefused) as error:
@@ -135,7 +146,7 @@ class Watcher:
                     now = self.last_sign = monotonic()
                     if now - self._last_barrier >= self._keepalive:
                         self._last_barrier = now
-                        await heartbeat(self._source)
+                        await heartbeat(self._source, self._keepalive)
                         await self._prepare(revision)
                     if superseded.done():
                         superseded.result()

@@ -11,6 +11,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import replace
+from time import monotonic
 
 import pytest
 from channels.db import database_sync_to_async
@@ -685,6 +686,19 @@ async def test_with_no_watcher_a_replica_keeps_its_position_fresh() -> None:
     async with replica.connection() as connection:
         await connection.until(lambda: len(replica.model.commits) > 3)
     assert {changes for _, changes in replica.model.transactions[1:]} == {0}
+
+
+async def test_replicas_without_a_watcher_share_one_heartbeat() -> None:
+    it = Place()
+    replicas = [it.replica(app_id=f"app{number}", limits=BRISK) for number in range(8)]
+    for replica in replicas:
+        await replica.sync()
+    async with AsyncExitStack() as stack:
+        began = monotonic()
+        connections = [await stack.enter_async_context(replica.connection()) for replica in replicas]
+        for connection, replica in zip(connections, replicas, strict=True):
+            await connection.until(lambda replica=replica: len(replica.model.commits) > 6)  # type: ignore[misc]
+        assert it.source.calls["mark"] <= (monotonic() - began) / (BRISK.keepalive / 2) + 1
 
 
 async def test_a_slow_reader_keeps_up_in_bounded_memory_and_slows_nobody() -> None:
