@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
 from pymongo import AsyncMongoClient
+from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.cursor import AsyncRawBatchCursor
 from pymongo.collation import Collation
@@ -86,9 +87,9 @@ class MongoCopy:
         backoff = Backoff("copy")
         while True:
             try:
-                self._rows = self._rows or await self._rows_of_a_reply()
                 async with self._client.start_session(causal_consistency=True) as session:
                     session.advance_operation_time(to_timestamp(not_before))
+                    self._rows = self._rows or await self._rows_of_a_reply(session)
                     # One reply at a time, which MongoDB bounds to 16 MB, whatever the batch size.
                     cursor = self._collection.find_raw_batches(
                         _both(self._after, self._needs.filter),
@@ -109,11 +110,13 @@ class MongoCopy:
                 logger.warning("copying goes on after a fault", extra=extra)
                 await backoff.wait()
 
-    async def _rows_of_a_reply(self) -> int:
+    async def _rows_of_a_reply(self, session: AsyncClientSession) -> int:
         """Return how many documents to ask for at once, going by how large some of them are."""
         with translated(self._need):
             # Without the filter: where it lets few documents pass, looking for them would be a second scan.
-            cursor = self._collection.find_raw_batches({}, projection(self._needs.fields), limit=SAMPLE)
+            cursor = self._collection.find_raw_batches(
+                {}, projection(self._needs.fields), limit=SAMPLE, session=session
+            )
             async with cursor:
                 reply: Any  # see ``_next``
                 async for reply in cursor:
