@@ -136,8 +136,7 @@ class Filling:
         Return the position that the replica shows then, a barrier's or later. The caller commits.
         """
         self._position, self._wanted = began, set(collections)
-        for collection in self._wanted:
-            self.progress.expect(collection, await self._estimate(collection))
+        await self._estimate()
         while self._wanted:
             while self._wanted:
                 collection = min(self._wanted)
@@ -147,11 +146,11 @@ class Filling:
             await self._catch_up(downstream)
         return self._position
 
-    async def _estimate(self, collection: str) -> int:
-        """Return about how many documents will be copied; 0 where that cannot be had: it is only shown."""
+    async def _estimate(self) -> None:
+        """Ask about how many documents will be copied; what cannot be had is left out: it is only shown."""
         with suppress(SourceUnavailable, SourceRefused):
-            return await self._source.estimate(collection)
-        return 0
+            for collection in self._wanted:
+                self.progress.expect(collection, await self._source.estimate(collection))
 
     async def _prepare(self) -> None:
         await self._source.prepare(self._mapping.needs, self._mapping.with_history)
