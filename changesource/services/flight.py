@@ -14,6 +14,7 @@ from collections import deque
 
 # Source transactions; enough that zero-cache, which stores some 9,000 a second, does not run dry for the way of an ack.
 MOST = 2000
+REFILLS = 4  # of so many transactions each is one of its own
 
 
 class Flight:
@@ -35,6 +36,10 @@ class Flight:
     def caught_up(self) -> None:
         """All that there is has been sent, and so all that may have been sent before."""
         self._left = 0
+
+    def refilled(self) -> None:
+        """A transaction read tables anew, which may take long, and be wanted by each of many: few are singly then."""
+        self._left = max(0, self._left - self._most // REFILLS)
 
     def sent(self, watermark: str, transactions: int) -> None:
         """A commit of so many source transactions was sent."""

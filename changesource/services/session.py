@@ -360,7 +360,9 @@ class ReplicaSession:
         position = await filling.fill(downstream, opened, collections)
         await downstream.commit()
         if self._flight.singly:
-            # What the tables show already comes once more: each of its watermarks may have been sent before.
+            # What the tables show already comes once more, each under its own watermark: a replica that is ahead takes
+            # nothing of what comes under those that it has.
+            self._flight.refilled()
             downstream.reached(batch.end, opened)
             return
         await downstream.begin(position)

@@ -16,6 +16,7 @@ from changesource.mapping.compiled import CompiledMapping, ignore_fault
 from changesource.mapping.spec import Specification
 from changesource.models import Watermark as WatermarkRow
 from changesource.protocol.watermark import Watermark
+from changesource.services.flight import REFILLS
 from changesource.services.limits import Limits
 from changesource.services.publisher import Publisher
 from changesource.services.subscriber import Subscriber
@@ -131,6 +132,28 @@ async def test_where_it_is_not_known_what_was_before_the_tables_are_filled_anew(
         await connection.until(lambda: it.is_exact(replica) and it.source.with_history >= {"accounts"})
     assert replica.model.reset is None
     assert any('"truncate"' in frame for frame in replica.frames)
+
+
+async def test_after_a_reconnect_few_fillings_show_all_that_lost_its_history(caplog: pytest.LogCaptureFixture) -> None:
+    """Each of these events says that a table must be read again, and may be a Zero transaction of its own then."""
+    it = Place()
+    replica = it.replica(checked=False)
+    await replica.sync()
+    async with replica.connection() as connection:
+        await it.write(5)
+        await connection.until(lambda: it.is_exact(replica))
+    it.source.lose_history("accounts")
+    it.source.lose_history("seats")
+    await it.write(40)
+    commits = len(replica.model.commits)
+    caplog.set_level("INFO")
+    async with replica.connection() as connection:
+        await connection.until(lambda: it.is_exact(replica) and len(replica.model.commits) > commits)
+        await it.write(20)
+        await connection.until(lambda: it.is_exact(replica))
+    # A few, and not one for each of 40 events.
+    assert 0 < caplog.text.count("filling anew") <= REFILLS + 4
+    assert replica.model.reset is None
 
 
 async def test_history_lost_during_the_snapshot_is_copied_again() -> None:

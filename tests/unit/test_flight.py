@@ -64,6 +64,15 @@ def test_two_groups_may_always_be_on_their_way() -> None:
     assert not it.singly
 
 
+def test_tables_that_are_read_anew_are_so_a_few_times() -> None:
+    it = Flight(3)
+    for _ in range(flight.REFILLS):
+        assert it.singly
+        it.refilled()
+        it.sent("a", 1)
+    assert not it.singly
+
+
 def test_who_has_everything_may_be_sent_groups() -> None:
     it = Flight(3)
     it.caught_up()
