@@ -7,7 +7,7 @@ from time import time
 
 from changesource.protocol import messages
 from changesource.protocol.watermark import Watermark
-from changesource.services.flight import Flight
+from changesource.services.flight import QUIET, Flight
 from changesource.stream.batches import Batch
 
 RELIEF_BYTES = 64 * 1024 * 1024
@@ -86,7 +86,7 @@ class Downstream:
             self.committed, self._open = self._open, None
             if self._flight is not None:
                 self._flight.sent(str(self.committed), self._transactions)
-                self._transactions = 0
+            self._transactions = 0
             await self._send(messages.commit(self.committed))
             # Cluster times count whole seconds.
             self.lag = max(0, int(time()) - (self.committed.cluster_time >> 32))
@@ -107,9 +107,11 @@ class Downstream:
         selection = batch.pieces(self.position, self._tables)
         flight = self._flight
         # Once joined with others, what moved no row was a watermark all the same.
-        singly = flight is not None and flight.singly and selection.position > 0
-        self._transactions += selection.transactions
-        if selection.frames or ((selection.barrier or singly) and batch.final) or not commit:
+        singly = flight is not None and flight.singly
+        if self._open is None or self._open.cluster_time != selection.position:
+            self._transactions += selection.transactions
+        said = selection.barrier or (selection.position > 0 and (singly or self._transactions >= QUIET))
+        if selection.frames or (said and batch.final) or not commit:
             if self._open is None:
                 if flight is not None:
                     await flight.room(self._transactions)

@@ -192,8 +192,10 @@ class Filling:
                     frames = self._frames(batch, tables, downstream.opened)
                     self.progress.read(collection, len(batch))
                     sending = asyncio.create_task(downstream.frames(frames), name="snapshot-sending")
-                    if not await self._sent(sending) or monotonic() >= until:
+                    in_time = await self._sent(sending) and monotonic() < until
+                    if not in_time and copy.resumable:
                         break
+                    await sending
                     self._say_progress()
                 else:
                     done = True

@@ -14,17 +14,18 @@ from collections import deque
 
 # Source transactions; enough that zero-cache, which stores some 9,000 a second, does not run dry for the way of an ack.
 MOST = 2000
+QUIET = 500  # source transactions without rows, after which an empty one says so
 REFILLS = 4  # of so many transactions each is one of its own
 
 
 class Flight:
-    """Counts source transactions. ``singly`` says that they may not be joined for now."""
+    """Counts source transactions: ``on_its_way`` are not stored yet; ``singly`` says that none may be joined now."""
 
     def __init__(self, group: int) -> None:
         """``group`` is how many may be joined: at least two groups may be on their way."""
         self._most = max(MOST, 2 * group)
         self._commits: deque[tuple[str, int]] = deque()
-        self._count = 0
+        self.on_its_way = 0
         self._left = self._most
         self._changed = asyncio.Event()
 
@@ -44,17 +45,17 @@ class Flight:
     def sent(self, watermark: str, transactions: int) -> None:
         """A commit of so many source transactions was sent."""
         self._commits.append((watermark, transactions))
-        self._count += transactions
+        self.on_its_way += transactions
         self._left = max(0, self._left - 1)
 
     def acked(self, watermark: str) -> None:
         """All commits up to ``watermark`` are stored."""
         while self._commits and self._commits[0][0] <= watermark:
-            self._count -= self._commits.popleft()[1]
+            self.on_its_way -= self._commits.popleft()[1]
         self._changed.set()
 
     async def room(self, transactions: int) -> None:
         """Wait until so many more may go; any number may where nothing is on its way."""
-        while self._commits and self._count + transactions > self._most:
+        while self._commits and self.on_its_way + transactions > self._most:
             self._changed.clear()
             await self._changed.wait()

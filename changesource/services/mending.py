@@ -13,7 +13,7 @@ from contextlib import suppress
 from bson import json_util
 from bson.errors import BSONError
 
-from changesource.exceptions import SourceRefused, SourceUnavailable, TableStopped
+from changesource.exceptions import TableStopped, ZerosourceError
 from changesource.mapping.compiled import CompiledMapping, MappedTable, RowFault
 from changesource.mapping.values import REPLACEMENT
 from changesource.services.bookkeeping import read, write
@@ -41,14 +41,14 @@ class Mending:
             await self.look()
 
     async def look(self) -> None:
-        """Look at the next few entries; what MongoDB or the database refuses is looked at again later."""
+        """Look at the next few entries; what cannot be had now is looked at again later."""
         listed = await read(row_errors.after, [], self._last, AT_ONCE)
         self._last = listed[-1].pk if len(listed) == AT_ONCE else 0
         if not listed:
             return
         try:
             gone = await self._gone(listed)
-        except (SourceUnavailable, SourceRefused):
+        except ZerosourceError:
             return
         if gone:
             await write(row_errors.clear, gone)

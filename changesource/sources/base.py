@@ -26,7 +26,12 @@ class ChangeFeed(Protocol):
 
 
 class CollectionCopy(Protocol):
-    """Reads the documents of one collection, in one turn or several."""
+    """Reads the documents of one collection, in one turn or several.
+
+    ``resumable`` is False after a batch from behind which another turn could not go on, but would give it again.
+    """
+
+    resumable: bool
 
     def batches(self, not_before: int) -> AsyncGenerator[Sequence[Document], None]:
         """Give what is left, each batch read at the cluster time ``not_before`` or later.

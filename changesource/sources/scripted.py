@@ -288,6 +288,8 @@ class ScriptedSource:
 class ScriptedCopy:
     """A ``CollectionCopy`` of a ``ScriptedSource``: every batch shows what is there when it is read."""
 
+    resumable = True
+
     def __init__(self, source: ScriptedSource, collection: str) -> None:
         """See ``ChangeSource.copy``."""
         self._source = source

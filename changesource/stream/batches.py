@@ -142,13 +142,17 @@ def _is_sound(batch: Batch) -> bool:
 
 @dataclass
 class BatchBuilder:
-    """Collects runs until they become a batch; ``rows`` and ``size`` (bytes) say how large it has grown."""
+    """Collects runs until they become a batch; ``rows`` and ``size`` (bytes) say how large it has grown.
+
+    ``transactions`` counts the builders that were appended.
+    """
 
     follows: int
     fingerprints: Mapping[str, str]
     end: int = 0
     rows: int = 0
     size: int = 0
+    transactions: int = 0
     _runs: list[Run] = field(default_factory=list)
     _frames: list[bytes] = field(default_factory=list)
     _refill: dict[str, int] = field(default_factory=dict)
@@ -187,6 +191,7 @@ class BatchBuilder:
         self._refill |= other._refill
         self._withheld |= other._withheld
         self.rows += other.rows
+        self.transactions += 1
         self.size += other.size
 
     def build(self, *, final: bool = True) -> Batch:

@@ -21,7 +21,8 @@ TableChanges = Iterable[tuple[str, list[bytes] | None]]
 class Bounds:
     """When a group of source transactions is closed although more are at hand.
 
-    ``rows`` and ``size`` (bytes of frames) bound one batch; ``age`` is in seconds since its first event.
+    ``rows`` and ``size`` (bytes of frames) bound one batch, ``rows`` its source transactions as well, which may have
+    none; ``age`` is in seconds since its first event.
     """
 
     rows: int = 1000
@@ -91,7 +92,8 @@ class Grouping:
         return event.transaction is None or event.transaction != self._open_transaction
 
     def _over(self, builder: BatchBuilder) -> bool:
-        return builder.rows >= self._bounds.rows or builder.size >= self._bounds.size
+        many = max(builder.rows, builder.transactions) >= self._bounds.rows
+        return many or builder.size >= self._bounds.size
 
     def _close(self) -> Iterator[Batch]:
         """Move the open transaction to the closed ones."""

@@ -152,6 +152,18 @@ async def test_replies_are_of_one_size_whatever_the_documents(
     assert copied[: large // at_most] == [at_most - 1] * (large // at_most)
 
 
+async def test_a_copy_says_where_another_turn_could_not_go_on(source: MongoSource, mongo: Database[Any]) -> None:
+    """U+FFFD may stand for bytes that are no UTF-8, which sort elsewhere."""
+    mongo["odd"].insert_many([{"_id": f"a{n:02}"} for n in range(20)])
+    mongo["odd"].insert_many([{"_id": f"b\ufffd{n:02}"} for n in range(20)])
+    copy = source.copy("odd")
+    began = await source.barrier("test")
+    told = [(batch[0]["_id"][0], copy.resumable) async for batch in copy.batches(began)]
+    assert ("a", True) in told
+    assert ("b", False) in told
+    assert ("b", True) not in [one for one in told if one[0] == "b"][1:]
+
+
 async def test_documents_of_every_id_type_come_once(
     source: MongoSource, mongo: Database[Any], caplog: pytest.LogCaptureFixture
 ) -> None:

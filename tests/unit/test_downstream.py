@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from changesource.protocol.messages import TableFrames, create_tables
 from changesource.protocol.tables import mapped_table
 from changesource.services.downstream import Downstream
+from changesource.services.flight import QUIET, Flight
 from changesource.stream.batches import BARRIER, Batch, BatchBuilder, Run
 from tests.harness.model import ModelReplica
 
@@ -55,6 +56,32 @@ def batch(follows: int, end: int, *changes: tuple[int, str, str], final: bool = 
         builder.add(cluster_time, table, [FRAMES[table].insert({"id": one}) for one in ids])
     builder.touch(end)
     return builder.build(final=final)
+
+
+async def test_many_transactions_without_rows_are_told_by_an_empty_one() -> None:
+    it = await wire("a")
+    for time in range(START + 1, START + 2 * QUIET + 10):
+        await it.downstream.batch(Batch(time - 1, time, {}, (Run(time, "a", 0),)))
+    assert it.kinds() == "bcbc"
+    assert it.downstream.committed.cluster_time == START + 2 * QUIET
+
+
+async def test_transactions_of_others_are_not_told() -> None:
+    it = await wire("a")
+    for time in range(START + 1, START + QUIET + 10):
+        await it.downstream.batch(Batch(time - 1, time, {}, (Run(time, "b", 0),)))
+    assert it.kinds() == ""
+
+
+async def test_pieces_of_one_transaction_count_once() -> None:
+    flight = Flight(10)
+    it = Wire("a")
+    it.downstream = Downstream(it.send, 5, ("a",), START, flight=flight)
+    await it.created()
+    for _ in range(5):
+        await it.downstream.batch(batch(START, START + 9, (START + 9, "a", "x"), final=False))
+    await it.downstream.batch(batch(START, START + 9, (START + 9, "a", "x")))
+    assert flight.on_its_way == 1
 
 
 async def test_a_batch_is_one_transaction_at_its_last_event() -> None:

@@ -48,6 +48,13 @@ def spans(batches: list[Batch]) -> list[tuple[int, int, int, bool]]:
     return [(batch.follows, batch.end, len(batch.frames), batch.final) for batch in batches]
 
 
+def test_transactions_without_rows_are_bounded_as_well() -> None:
+    """Each may be a watermark, and what is on its way is counted by them."""
+    grouping = Grouping(0, FINGERPRINTS, Bounds(rows=3, age=1e9), Clock())
+    found = feed(grouping, *((time, 0) for time in range(1, 9)), NOTHING_MORE, frames=0)
+    assert spans(found) == [(0, 3, 0, True), (3, 6, 0, True), (6, 8, 0, True)]
+
+
 def test_nothing_is_given_before_its_end_is_proved() -> None:
     grouping = Grouping(0, FINGERPRINTS, Bounds(rows=10))
     assert not grouping.waiting

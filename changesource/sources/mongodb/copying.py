@@ -80,6 +80,7 @@ class MongoCopy:
         self._needs = needs
         self._batch_size = batch_size
         self._rows = 0
+        self.resumable = True
         self._after: dict[str, object] = {}
 
     async def batches(self, not_before: int) -> AsyncGenerator[Sequence[Document], None]:
@@ -101,7 +102,9 @@ class MongoCopy:
                     )
                     async with cursor:
                         while batch := await to_its_end(_next(cursor, self._need)):
-                            self._after = _after(batch, self._after)
+                            after = _after(batch, self._after)
+                            self.resumable = after is not self._after
+                            self._after = after
                             yield batch
                             backoff.reset()
                 return
