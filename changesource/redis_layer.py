@@ -9,7 +9,7 @@ from channels_redis.core import RedisChannelLayer
 from changesource.services.publisher import LAYER_ERRORS
 
 
-class QuietRedisLayer(RedisChannelLayer):  # type: ignore[misc]
+class QuietRedisLayer(RedisChannelLayer):  # type: ignore[misc]  # the package has no types
     """A ``RedisChannelLayer`` whose tasks, which nobody awaits, do not fail with a traceback in the log."""
 
     async def _clean_receive_backup(self, index: int, channel: str) -> None:

@@ -217,12 +217,11 @@ class Filling:
         return frames
 
     async def _sent(self, sending: asyncio.Task[None]) -> bool:
-        """Wait for it; False where that takes long and others wait for a turn."""
+        """Wait until it has ended; False where that takes long and others wait for a turn."""
         while not sending.done():
             await asyncio.wait([sending], timeout=PATIENCE_SECONDS)
             if not sending.done() and self._limits.turns.waiting:
                 return False
-        await sending
         return True
 
     @asynccontextmanager

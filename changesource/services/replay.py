@@ -34,7 +34,7 @@ async def batches(
     to be read again.
     """
     grouping = Grouping(after, transform.mapping.fingerprints, bounds, singly=singly)
-    feed = await source.feed(needs, after)
+    feed = await source.feed(needs, after, transform.current_until)
     try:
         while True:
             waiting = grouping.waiting

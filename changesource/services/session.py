@@ -110,6 +110,8 @@ class ReplicaSession:
         self._corrections: Corrections = {}
         # Collections that the open transaction says must be read again, once it is whole.
         self._to_refill: set[str] = set()
+        # Up to where tables that were filled anew show everything, though the watermarks up to there come again.
+        self._shown = 0
 
     def ack(self, watermark: str) -> None:
         """zero-cache has stored all up to ``watermark``; anything but a watermark is ignored."""
@@ -239,7 +241,8 @@ class ReplicaSession:
         while True:
             try:
                 await self._pull(downstream, backoff)
-                await self._follow(downstream)
+                if not self._must_pull(downstream):
+                    await self._follow(downstream)
             except TableStopped as error:
                 # Nothing after the document may be sent; the operator corrects it, or the mapping.
                 logger.error("replica stopped", extra=self._names() | {"error": str(error), "tries": backoff.tries})
@@ -274,7 +277,8 @@ class ReplicaSession:
 
     async def _pull(self, downstream: Downstream, backoff: Backoff) -> None:
         """Read MongoDB from the replica's position until a batch of the layer connects."""
-        transform = Transform(self._mapping, self.faults.report, corrections=self._corrections)
+        shown = self._shown
+        transform = Transform(self._mapping, self.faults.report, corrections=self._corrections, current_until=shown)
         stream = batches(
             self._source,
             transform,
@@ -300,10 +304,16 @@ class ReplicaSession:
                     # No watcher is there to do it.
                     fresh = monotonic()
                     await heartbeat(self._source, self._limits.keepalive)
-                if downstream.open or self._flight.singly:
+                if self._shown != shown:
+                    return
+                if downstream.open or self._must_pull(downstream):
                     continue
                 if self.mailbox.connects(downstream.position, self._mapping.fingerprints):
                     return
+
+    def _must_pull(self, downstream: Downstream) -> bool:
+        """Whether what comes next must be read from MongoDB, even where the layer leads on."""
+        return self._flight.singly or downstream.position < self._shown
 
     async def _follow(self, downstream: Downstream) -> None:
         """Send what the layer brings until something is missing, or nothing new came for too long.
@@ -361,9 +371,10 @@ class ReplicaSession:
         await downstream.commit()
         if self._flight.singly:
             # What the tables show already comes once more, each under its own watermark: a replica that is ahead takes
-            # nothing of what comes under those that it has.
+            # nothing of what comes under those that it has. It comes as it is now, so that no row goes back in time.
             self._flight.refilled()
             downstream.reached(batch.end, opened)
+            self._shown = position
             return
         await downstream.begin(position)
         await downstream.commit()

@@ -54,10 +54,11 @@ class ChangeSource(Protocol):
     async def mark(self, name: str) -> str:
         """Write a barrier without waiting for its event; return the mark by which the event is known."""
 
-    async def feed(self, needs: Needs, after: int) -> ChangeFeed:
+    async def feed(self, needs: Needs, after: int, current_until: int = 0) -> ChangeFeed:
         """Open a feed of what comes after ``after``, the cluster time of an event of these or of a barrier.
 
-        Its events hold the fields that ``needs`` names of each collection, or more.
+        Its events hold the fields that ``needs`` names of each collection, or more. Those up to ``current_until`` bear
+        their documents as they are now, a ``delete`` among them too if the document is there again (as ``replace``).
 
         The feed raises ``HistoryLost`` where the event at ``after`` does not come again.
         """

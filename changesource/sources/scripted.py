@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple
 from changesource.exceptions import HistoryLost, SourceUnavailable, WatermarkInFuture, ZerosourceError
 from changesource.mapping.needs import EVERYTHING, CollectionNeeds
 from changesource.sources.base import Document
-from changesource.stream.events import Event
+from changesource.stream.events import Event, is_of_document, with_document
 
 Call = Literal["barrier", "mark", "feed", "poll", "documents", "prepare"]
 State = dict[str, dict[Any, dict[str, Any]]]
@@ -170,10 +170,10 @@ class ScriptedSource:
         self._append([Event("barrier", self._tick(), BARRIERS, target=mark)])
         return mark
 
-    async def feed(self, needs: Collection[str], after: int) -> ScriptedFeed:
+    async def feed(self, needs: Collection[str], after: int, current_until: int = 0) -> ScriptedFeed:
         """See ``ChangeSource.feed``: its events hold all fields."""
         await self.enter("feed")
-        return ScriptedFeed(self, {*needs, BARRIERS}, after, self.feed_batch)
+        return ScriptedFeed(self, {*needs, BARRIERS}, after, current_until)
 
     def copy(self, collection: str, needs: CollectionNeeds = EVERYTHING) -> ScriptedCopy:
         """See ``ChangeSource.copy``."""
@@ -335,13 +335,13 @@ class History:
 class ScriptedFeed:
     """A ``ChangeFeed`` of a ``ScriptedSource``."""
 
-    def __init__(self, source: ScriptedSource, collections: Collection[str], after: int, limit: int) -> None:
+    def __init__(self, source: ScriptedSource, collections: Collection[str], after: int, current_until: int) -> None:
         """See ``ChangeSource.feed``."""
         self.arrived = asyncio.Event()
         self._source = source
         self._collections = collections
-        self._limit = limit
         self._after = after
+        self._current_until = current_until
         self._place: int | None = None
         source.feeds.add(self)
 
@@ -350,8 +350,7 @@ class ScriptedFeed:
         await self._source.enter("poll")
         if self._place is None:
             self._place = self._source.place_after(self._collections, self._after)
-        found, self._place = self._source.read(self._collections, self._place, self._limit)
-        if found:
+        if found := self._read(self._place):
             return found
         self.arrived.clear()
         try:
@@ -360,8 +359,17 @@ class ScriptedFeed:
         except TimeoutError:
             return None
         # What arrived may be of other collections: none of these proves nothing.
-        found, self._place = self._source.read(self._collections, self._place, self._limit)
-        return found
+        return self._read(self._place)
+
+    def _read(self, place: int) -> list[Event]:
+        found, self._place = self._source.read(self._collections, place, self._source.feed_batch)
+        return [self._now(event) for event in found]
+
+    def _now(self, event: Event) -> Event:
+        if event.cluster_time > self._current_until or not is_of_document(event):
+            return event
+        present = self._source.state.get(event.collection, {}).get(event.document_id)
+        return with_document(event, deepcopy(present))
 
     async def close(self) -> None:
         """See ``ChangeFeed.close``."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from bson import Timestamp
@@ -38,6 +38,17 @@ class Event:
     transaction: tuple[object, object] | None = None
     target: str = ""
     before: Mapping[str, object] | None = None
+
+
+def is_of_document(event: Event) -> bool:
+    """Whether the event is of one document of a mapped collection."""
+    return event.kind in ("insert", "update", "replace", "delete")
+
+
+def with_document(event: Event, document: Mapping[str, object] | None) -> Event:
+    """Return an event of one document with it as it is at a later time; None where it is gone."""
+    kind: Kind = "replace" if event.kind == "delete" and document is not None else event.kind
+    return replace(event, kind=kind, document=document)
 
 
 def to_cluster_time(timestamp: Timestamp) -> int:

@@ -152,6 +152,36 @@ async def test_replies_are_of_one_size_whatever_the_documents(
     assert copied[: large // at_most] == [at_most - 1] * (large // at_most)
 
 
+async def test_events_may_bear_their_documents_as_they_are_now(
+    source: MongoSource, mapping: CompiledMapping, mongo: Database[Any]
+) -> None:
+    """Up to a time: what is gone is None, and what is there again was replaced."""
+    after = await source.barrier("test")
+    items = mongo["items"]
+    items.insert_many([{"_id": name, "name": "old"} for name in ("changed", "gone", "again")])
+    items.delete_many({"_id": {"$in": ["gone", "again"]}})
+    items.insert_one({"_id": "again", "name": "new"})
+    items.update_one({"_id": "changed"}, {"$set": {"name": "new"}})
+    until = await source.barrier("test")
+    items.insert_one({"_id": "later", "name": "old"})
+    items.delete_one({"_id": "later"})
+    feed = await source.feed(mapping.needs, after, until)
+    found: list[tuple[object, str, object]] = []
+    try:
+        async with asyncio.timeout(30):
+            while len(found) < 9:
+                for event in await feed.poll(100) or ():
+                    if event.kind != "barrier":
+                        name = event.document and event.document["name"]
+                        found.append((event.document_id, event.kind, name))
+    finally:
+        await feed.close()
+    assert {one for one in found if one[0] == "changed"} == {("changed", "insert", "new"), ("changed", "update", "new")}
+    assert {one for one in found if one[0] == "gone"} == {("gone", "insert", None), ("gone", "delete", None)}
+    assert {one for one in found if one[0] == "again"} == {("again", "insert", "new"), ("again", "replace", "new")}
+    assert [one[1:] for one in found if one[0] == "later"] == [("insert", "old"), ("delete", None)]
+
+
 async def test_a_copy_says_where_another_turn_could_not_go_on(source: MongoSource, mongo: Database[Any]) -> None:
     """U+FFFD may stand for bytes that are no UTF-8, which sort elsewhere."""
     mongo["odd"].insert_many([{"_id": f"a{n:02}"} for n in range(20)])

@@ -48,17 +48,10 @@ async def test_one_that_is_larger_goes_alone() -> None:
     assert await has_room(it, 50)
 
 
-def test_as_many_as_may_have_been_on_their_way_are_not_joined() -> None:
-    it = Flight(3)
-    for number in range(10):
-        assert it.singly
-        it.sent(f"{number}", 1)
-    assert not it.singly
-
-
-def test_two_groups_may_always_be_on_their_way() -> None:
-    it = Flight(50)
-    for number in range(100):
+@pytest.mark.parametrize(("group", "most"), [(3, 10), (50, 100)], ids=["as a rule", "two groups"])
+def test_as_many_as_may_have_been_on_their_way_are_not_joined(group: int, most: int) -> None:
+    it = Flight(group)
+    for number in range(most):
         assert it.singly
         it.sent(f"{number}", 1)
     assert not it.singly

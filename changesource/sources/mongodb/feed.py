@@ -10,7 +10,6 @@ import asyncio
 from collections import deque
 from collections.abc import Collection, Coroutine, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from bson import Timestamp, encode
@@ -31,7 +30,7 @@ from changesource.exceptions import (
 from changesource.mapping.needs import Needs
 from changesource.sources.mongodb.decoding import read_document
 from changesource.sources.mongodb.errors import UNKNOWN_STAGE, translated
-from changesource.stream.events import Event, read_event, to_cluster_time, to_timestamp
+from changesource.stream.events import Event, is_of_document, read_event, to_cluster_time, to_timestamp, with_document
 
 if TYPE_CHECKING:
     from changesource.sources.mongodb.source import MongoSource
@@ -245,10 +244,11 @@ class MongoFeed:
     that nothing between is missing, whatever the server says of its oplog.
     """
 
-    def __init__(self, source: MongoSource, needs: Needs, after: int, batch_size: int) -> None:
+    def __init__(self, source: MongoSource, needs: Needs, after: int, batch_size: int, current_until: int = 0) -> None:
         """See ``ChangeSource.feed``."""
         self._source = source
         self._after = after
+        self._current_until = current_until
         self._needs = needs
         self._cursor = ChangeCursor(source, needs, batch_size)
         self._proved = False
@@ -291,7 +291,7 @@ class MongoFeed:
             return None
         read = (read_event(raw, self._source.barrier_collection) for raw in whole)
         events = [event for event in read if event is not None and event.cluster_time > self._after]
-        if self._cursor.full_document == WHEN_AVAILABLE and any(map(_lacks_document, events)):
+        if any(map(self._wants_lookup, events)):
             self._held.extend(events)
             return await self._looked_up()
         return events
@@ -311,6 +311,11 @@ class MongoFeed:
                 self._fragments = {}
         return found
 
+    def _wants_lookup(self, event: Event) -> bool:
+        if event.cluster_time <= self._current_until:
+            return is_of_document(event)
+        return self._cursor.full_document == WHEN_AVAILABLE and _lacks_document(event)
+
     async def _looked_up(self) -> list[Event]:
         """Give on some of what is held back, with the documents of updates that came without a post-image.
 
@@ -318,13 +323,13 @@ class MongoFeed:
         since the documents, unlike the events, have no common bound.
         """
         events = [self._held.popleft() for _ in range(min(LOOKUPS, len(self._held)))]
-        missing = [event for event in events if _lacks_document(event)]
-        if not missing:
+        wanted = [event for event in events if self._wants_lookup(event)]
+        if not wanted:
             return events
-        found = await self._source.lookup(missing, self._needs)
+        found = await self._source.lookup(wanted, self._needs, self._current_until)
         return [
-            replace(event, document=found.get(id_key(event.collection, event.document_id)))
-            if _lacks_document(event)
+            with_document(event, found.get(id_key(event.collection, event.document_id)))
+            if self._wants_lookup(event)
             else event
             for event in events
         ]

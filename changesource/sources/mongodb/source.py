@@ -110,9 +110,9 @@ class MongoSource:
             await collection.replace_one({"_id": name}, {"mark": mark}, upsert=True)
         return mark
 
-    async def feed(self, needs: Needs, after: int) -> MongoFeed:
+    async def feed(self, needs: Needs, after: int, current_until: int = 0) -> MongoFeed:
         """See ``ChangeSource.feed``."""
-        feed = MongoFeed(self, needs, after, self._feed_batch)
+        feed = MongoFeed(self, needs, after, self._feed_batch, current_until)
         try:
             await feed.open()
         except BaseException:
@@ -163,14 +163,17 @@ class MongoSource:
         """Ask again what the server can do: another member may have taken over."""
         self._splits = None
 
-    async def lookup(self, events: Sequence[Event], needs: Needs) -> dict[tuple[str, bytes], Document]:
-        """Return the documents of ``events`` as they are now or at any time after the last of them."""
+    async def lookup(
+        self, events: Sequence[Event], needs: Needs, not_before: int = 0
+    ) -> dict[tuple[str, bytes], Document]:
+        """Return the documents of ``events`` as they are at any time after the last of them and ``not_before``."""
         ids: dict[str, list[object]] = {}
         for event in events:
             ids.setdefault(event.collection, []).append(event.document_id)
         found: dict[tuple[str, bytes], Document] = {}
         async with self.client.start_session(causal_consistency=True) as session:
-            session.advance_operation_time(to_timestamp(max(event.cluster_time for event in events)))
+            last = max(event.cluster_time for event in events)
+            session.advance_operation_time(to_timestamp(max(last, not_before)))
             for name, wanted in ids.items():
                 for document in await self._found(name, wanted, needs[name], session):
                     found[id_key(name, document["_id"])] = document
