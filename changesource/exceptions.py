@@ -59,10 +59,21 @@ class DatabaseUnavailable(ZerosourceError):
     remedy = "Check DATABASE_URL, and that the database runs and can be reached from here."
 
     @classmethod
-    def of(cls, error: Exception) -> DatabaseUnavailable:
+    def of(cls, error: Exception) -> DatabaseUnavailable | DatabaseRefused:
         """Return the error for what Django raised, its words in one line."""
         words = " ".join(str(error).split()).rstrip(".?")
+        # PostgreSQL gives no code where it refuses a connection; words of another language count as a passing fault.
+        if "FATAL" in words and any(sign in words for sign in DatabaseRefused.signs):
+            return DatabaseRefused(f"The database refuses the connection: {words}.")
         return cls(f"The database did not answer: {words}.")
+
+
+class DatabaseRefused(ZerosourceError):
+    """The database refuses us."""
+
+    code = "ZS104"
+    remedy = "Correct the user, the password or the database in DATABASE_URL, or make that database."
+    signs = ("authentication failed", "does not exist", "no pg_hba.conf entry", "not permitted to log in")
 
 
 class MappingError(ZerosourceError):

@@ -110,8 +110,10 @@ class ReplicaSession:
         self._corrections: Corrections = {}
         # Collections that the open transaction says must be read again, once it is whole.
         self._to_refill: set[str] = set()
-        # Up to where tables that were filled anew show everything, though the watermarks up to there come again.
+        # Up to where tables that were filled anew show everything, though the watermarks up to there come again; with
+        # their rows, if a replica may be ahead that took nothing of what filled them.
         self._shown = 0
+        self._shown_again = False
 
     def ack(self, watermark: str) -> None:
         """zero-cache has stored all up to ``watermark``; anything but a watermark is ignored."""
@@ -278,7 +280,13 @@ class ReplicaSession:
     async def _pull(self, downstream: Downstream, backoff: Backoff) -> None:
         """Read MongoDB from the replica's position until a batch of the layer connects."""
         shown = self._shown
-        transform = Transform(self._mapping, self.faults.report, corrections=self._corrections, current_until=shown)
+        transform = Transform(
+            self._mapping,
+            self.faults.report,
+            corrections=self._corrections,
+            current_until=shown if self._shown_again else 0,
+            silent_until=0 if self._shown_again else shown,
+        )
         stream = batches(
             self._source,
             transform,
@@ -326,6 +334,8 @@ class ReplicaSession:
             if batch is not None:
                 self.tallies.sent += 1
                 await self._send_batch(downstream, batch)
+                if self._must_pull(downstream):
+                    return
                 fresh = monotonic()
             elif self.mailbox.waiting:
                 self.tallies.gaps += 1
@@ -351,7 +361,8 @@ class ReplicaSession:
         """Send a batch after which tables must be filled anew: a collection was renamed into place.
 
         The transaction's watermark is the batch's, which its begin must bear, but it shows the state at a later
-        barrier. An empty one says so; a replica that reconnects between the two gets the difference once more.
+        barrier. What lies between comes all the same, each source transaction under its own watermark: zero-cache may
+        be killed with its replica at any of them (see ``flight``).
         """
         logger.info("filling anew", extra=self._names() | {"collections": ",".join(sorted(collections))})
         request = self.request
@@ -369,16 +380,11 @@ class ReplicaSession:
         opened = downstream.opened.cluster_time
         position = await filling.fill(downstream, opened, collections)
         await downstream.commit()
-        if self._flight.singly:
-            # What the tables show already comes once more, each under its own watermark: a replica that is ahead takes
-            # nothing of what comes under those that it has. It comes as it is now, so that no row goes back in time.
-            self._flight.refilled()
-            downstream.reached(batch.end, opened)
-            self._shown = position
-            return
-        await downstream.begin(position)
-        await downstream.commit()
-        downstream.reached(position, position)
+        downstream.reached(batch.end, opened)
+        # A replica that is ahead takes nothing of what comes under the watermarks that it has, and so gets the rows
+        # under those that follow: as they are now, so that none goes back in time.
+        self._shown, self._shown_again = position, self._flight.singly
+        self._flight.refilled()
 
     # What operators see.
 

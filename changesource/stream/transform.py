@@ -41,14 +41,16 @@ class Transform:
         withholds: bool = False,
         corrections: Corrections | None = None,
         current_until: int = 0,
+        silent_until: int = 0,
     ) -> None:
         """``report`` is called for every document that gives no row, or one with a value nulled.
 
         With ``withholds``, a table that stops at a document is withheld; else ``TableStopped`` is raised. Documents at
         which one stopped are read as ``corrections`` has them. Events up to ``current_until`` are to bear their
-        documents as they are now.
+        documents as they are now. Of those up to ``silent_until`` the tables show everything: they change no row.
         """
         self.current_until = current_until
+        self._silent_until = silent_until
         self.mapping = mapping
         self._report = report
         self._withholds = withholds
@@ -61,6 +63,9 @@ class Transform:
         """
         if event.kind == "barrier":
             yield BARRIER, []
+        elif event.cluster_time <= self._silent_until:
+            for table in self._tables_of(event):
+                yield table.name, []
         elif event.kind == "dropDatabase":
             for table in self.mapping.tables.values():
                 yield table.name, [table.frames.truncate]
@@ -83,10 +88,11 @@ class Transform:
 
     def refilled(self, event: Event) -> list[str]:
         """Return the tables that must be read again from their collection, since the event does not tell their rows."""
+        if event.cluster_time <= self._silent_until:
+            return []
         if event.cluster_time <= self.current_until and event.kind in ("drop", "rename", "dropDatabase"):
             # The collection may be there again by now.
-            gone = self.mapping.tables.values() if event.kind == "dropDatabase" else self._tables_of(event)
-            return [table.name for table in gone]
+            return [table.name for table in self._tables_of(event)]
         if event.kind == "rename":
             return [table.name for table in self.mapping.by_collection.get(event.target, ())]
         if not _lacks_history(event):
@@ -94,6 +100,8 @@ class Transform:
         return [table.name for table in self.mapping.by_collection.get(event.collection, ()) if table.has_history]
 
     def _tables_of(self, event: Event) -> list[MappedTable]:
+        if event.kind == "dropDatabase":
+            return list(self.mapping.tables.values())
         names = (event.collection, event.target) if event.kind == "rename" else (event.collection,)
         return [table for name in names for table in self.mapping.by_collection.get(name, ())]
 

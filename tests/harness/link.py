@@ -86,6 +86,8 @@ class Connection:
     def __init__(self, replica: Replica) -> None:
         self.replica = replica
         self.paused = False
+        # Whether it acknowledges commits.
+        self.stores = True
 
     async def open(self) -> None:
         """Have a session made, and start it."""
@@ -106,7 +108,8 @@ class Connection:
         replica.frames.append(frame)
         watermark = replica.model.apply(frame)
         if watermark is not None:
-            self.session.ack(watermark)
+            if self.stores:
+                self.session.ack(watermark)
             replica.on_commit(watermark)
         # As with a socket, whose buffer takes a frame and then has no room.
         while self.paused:

@@ -284,6 +284,9 @@ def test_a_start_while_the_database_is_away(
         for process in (server, watcher):
             process.wait_until(lambda process=process: "waiting" in process.log_text(), "the wait")  # type: ignore[misc]
         own.start()
+        nowhere = deployment(migrate=False, DATABASE_URL=own.url("nowhere"))
+        with pytest.raises(ProcessError, match=r'ended with 78: .*ZS104 .*database "nowhere" does not exist'):
+            nowhere.manage("createapikey", "one")
         server.wait_until(server.answers, "/healthz")
         watcher.wait_until(lambda: "Watching." in watcher.log_text(), "the watcher")
         assert "Traceback" not in server.log_text() + watcher.log_text()

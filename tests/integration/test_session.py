@@ -415,12 +415,17 @@ async def test_writes_and_faults_while_a_table_is_filled_anew(call: Call, nth: i
     for number in range(35):
         it.source.insert("temporary", {"_id": f"x{number}", "body": "x"})
     history = it.source.history()
+    filled = checked = 0
 
     def check(watermark: str) -> None:
-        # The transaction that fills shows a later state; the empty one after it says which.
-        if replica.model.transactions[-1][1] == 0:
-            state = history.forward(Watermark.parse(watermark).cluster_time)
-            assert shown(replica.model) == expected(state)
+        nonlocal filled, checked
+        cluster_time = Watermark.parse(watermark).cluster_time
+        if replica.model.transactions[-1][1] >= 35:
+            # The transaction that fills shows a later state, which those after it lead to.
+            filled = it.source.now
+        elif cluster_time > filled:
+            checked += 1
+            assert shown(replica.model) == expected(history.forward(cluster_time))
 
     replica.on_commit = check
     async with replica.connection() as connection:
@@ -430,8 +435,57 @@ async def test_writes_and_faults_while_a_table_is_filled_anew(call: Call, nth: i
             it.source.before("documents", step, it.writer.step)
         it.source.fail(call, CursorLost(), nth)
         it.source.rename("temporary", "messages")
-        await connection.until(lambda: it.is_exact(replica))
+        await connection.until(lambda: it.is_exact(replica) and filled > 0)
+        seen = checked
+        it.writer.step()
+        await connection.until(lambda: it.is_exact(replica) and checked > seen)
     assert replica.model.reset is None
+    assert rising(replica)
+
+
+@pytest.mark.parametrize("watched", [True, False], ids=["watched", "unwatched"])
+async def test_what_is_on_its_way_is_bounded_where_a_table_is_filled_anew(
+    watched: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """zero-cache stops storing: it may be killed with its replica at any commit that it was sent.
+
+    So many source transactions of those that were not stored come singly after that, and the commit must be of them.
+    """
+    most = 40
+    monkeypatch.setattr("changesource.services.flight.MOST", most)
+    it = Place()
+    replica = it.replica()
+    await replica.sync()
+    # The transaction that fills the table shows a later state.
+    replica.on_commit = lambda watermark: None
+    it.source.insert("temporary", {"_id": "x", "body": "x"})
+
+    def write() -> None:
+        for number in range(3 * most):
+            it.source.insert("messages", {"_id": f"m{number}", "body": "x"})
+
+    async with AsyncExitStack() as stack:
+        if watched:
+            await stack.enter_async_context(it.watched())
+        connection = await stack.enter_async_context(replica.connection())
+        it.writer.step()
+        await connection.until(lambda: it.is_exact(replica))
+        asked = it.source.calls["poll"]
+        # Until it has heard that there is nothing more, so that it joins what comes.
+        await connection.until(lambda: it.source.calls["poll"] > asked + 4 and len(it.source.feeds) == 1)
+        stored = Watermark.parse(replica.model.last_watermark).cluster_time
+        connection.stores = False
+        it.source.before("documents", 1, write)
+        it.source.rename("temporary", "messages")
+        await connection.until(lambda: ("x",) in replica.model.rows("message"))
+        await asyncio.sleep(0.3)
+        reached = Watermark.parse(replica.model.last_watermark).cluster_time
+        events, _ = it.source.read({"messages", "rooms"}, 0, 10**6)
+        sent = [event for event in events if stored < event.cluster_time <= reached]
+        assert 0 < len(sent) <= most
+        connection.session.ack(replica.model.last_watermark)
+        connection.stores = True
+        await connection.until(lambda: it.is_exact(replica))
     assert rising(replica)
 
 
