@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -13,6 +14,7 @@ from channels.generic.websocket import AsyncWebsocketConsumer
 from changesource.backoff import Backoff
 from changesource.conf import settings
 from changesource.exceptions import ZerosourceError
+from changesource.framing import SEND_FRAMES
 from changesource.protocol.request import StreamRequest, acked_watermark
 from changesource.services import access
 from changesource.services.runtime import runtime
@@ -70,7 +72,7 @@ class ChangeStreamConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # the
         try:
             await access.admit(self.scope, settings())
             request = StreamRequest.parse(self.scope["query_string"])
-            self.session = await runtime().session(request, self.send_frame)
+            self.session = await runtime().session(request, self.send_frames)
         except ZerosourceError as error:
             logger.warning("connection refused", extra={"code": error.code, "why": str(error)})
             await self.close()
@@ -94,9 +96,13 @@ class ChangeStreamConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # the
         finally:
             await self.close(CLOSE_ENDED)
 
-    async def send_frame(self, frame: str) -> None:
-        """Send one frame; waits while the reader is slow, where the server tells (``serve`` does)."""
-        await self.base_send({"type": "websocket.send", "text": frame})
+    async def send_frames(self, frames: Sequence[bytes]) -> None:
+        """Send frames of UTF-8; waits while the reader is slow, where the server tells (``serve`` does)."""
+        if self.server_waits:
+            await self.base_send({"type": SEND_FRAMES, "frames": frames})
+            return
+        for frame in frames:
+            await self.base_send({"type": "websocket.send", "text": frame.decode()})
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
         """Take an ack; anything else is ignored."""

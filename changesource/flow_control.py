@@ -8,14 +8,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import monotonic
+from typing import Any
 
 from daphne.server import Server
+from daphne.ws_protocol import WebSocketProtocol
 from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
 from changesource.conf import settings
+from changesource.framing import SEND_FRAMES, pieces
 
 logger = logging.getLogger(__name__)
 LOOKS = 4  # at what is left to be sent, in the time after which a reader counts as gone
@@ -86,12 +89,28 @@ class FlowControlServer(Server):  # type: ignore[misc]  # the package has no typ
 
     failure = ""
 
-    async def handle_reply(self, protocol: object, message: dict[str, object]) -> None:
-        """Pass a message on; for a WebSocket frame, wait until the transport has room."""
-        await super().handle_reply(protocol, message)
-        if message["type"] != "websocket.send":
+    async def handle_reply(self, protocol: WebSocketProtocol, message: dict[str, Any]) -> None:
+        """Pass a message on; of WebSocket frames, no more than the transport has room for."""
+        if message["type"] == SEND_FRAMES:
+            await self._send_frames(protocol, message["frames"])
             return
-        transport, seconds = getattr(protocol, "transport", None), settings().reader_timeout_seconds
+        await super().handle_reply(protocol, message)
+        if message["type"] == "websocket.send":
+            await self._wait(protocol)
+
+    async def _send_frames(self, protocol: WebSocketProtocol, frames: Sequence[bytes]) -> None:
+        for data in pieces(frames):
+            if protocol not in self.connections or self.connections[protocol].get("disconnected"):
+                return
+            if protocol.state == protocol.STATE_CONNECTING:
+                raise ValueError("Frames were sent over a connection that was not accepted.")
+            if protocol.state != protocol.STATE_OPEN:
+                return
+            protocol.transport.write(data)
+            await self._wait(protocol)
+
+    async def _wait(self, protocol: WebSocketProtocol) -> None:
+        transport, seconds = protocol.transport, settings().reader_timeout_seconds
         if not await self._drain(protocol).wait(lambda: _left(transport), seconds) and transport is not None:
             logger.warning("reader reads nothing any more, closing", extra={"seconds": seconds})
             transport.abortConnection()

@@ -1,4 +1,4 @@
-"""Downstream messages: each function returns one text frame's JSON.
+"""Downstream messages: each function returns one text frame's JSON, as UTF-8.
 
 Values have been made clean by ``mapping.values``; what cannot be encoded here is a bug and raises ``TypeError``.
 """
@@ -35,43 +35,43 @@ def _holds_nul(value: object) -> bool:
     return isinstance(value, list | tuple) and any(map(_holds_nul, value))
 
 
-def begin(watermark: Watermark) -> str:
+def begin(watermark: Watermark) -> bytes:
     """Open a transaction that commits at ``watermark``."""
-    return f'["begin",{{"tag":"begin"}},{{"commitWatermark":"{watermark}"}}]'
+    return b'["begin",{"tag":"begin"},{"commitWatermark":"%s"}]' % str(watermark).encode()
 
 
-def commit(watermark: Watermark) -> str:
+def commit(watermark: Watermark) -> bytes:
     """Commit the transaction; ``watermark`` must be its begin's."""
-    return f'["commit",{{"tag":"commit"}},{{"watermark":"{watermark}"}}]'
+    return b'["commit",{"tag":"commit"},{"watermark":"%s"}]' % str(watermark).encode()
 
 
-def rollback() -> str:
+def rollback() -> bytes:
     """Drop what was sent since begin; the watermark may be used again."""
-    return '["rollback",{"tag":"rollback"}]'
+    return b'["rollback",{"tag":"rollback"}]'
 
 
-def reset_required(message: str, code: str) -> str:
+def reset_required(message: str, code: str) -> bytes:
     """Make zero-cache drop its replica and sync anew.
 
     ``message`` is what its operator reads: zero-cache 1.9.0 logs ``errorDetails`` alone, so it stands there as well.
     """
     details = {"code": code, "message": message}
-    return dumps(["control", {"tag": "reset-required", "message": message, "errorDetails": details}]).decode()
+    return dumps(["control", {"tag": "reset-required", "message": message, "errorDetails": details}])
 
 
-def data(change: dict[str, object]) -> str:
+def data(change: dict[str, object]) -> bytes:
     """Return a schema or data change as a frame."""
-    return dumps(["data", change]).decode()
+    return dumps(["data", change])
 
 
-def create_tables(tables: Iterable[Table], app_id: str, shard_num: int) -> list[str]:
+def create_tables(tables: Iterable[Table], app_id: str, shard_num: int) -> list[bytes]:
     """Return the frames that create the mapped and the required tables.
 
     The row of ``permissions`` is among them: without it every client connection dies.
     """
     required = required_tables(app_id, shard_num)
     frames = [data(change) for table in (*required, *tables) for change in table.create()]
-    frames.append(TableFrames(required[2]).insert({"lock": True, "permissions": None, "hash": None}).decode())
+    frames.append(TableFrames(required[2]).insert({"lock": True, "permissions": None, "hash": None}))
     return frames
 
 

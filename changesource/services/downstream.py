@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from time import time
 
 from changesource.protocol import messages
@@ -11,7 +11,8 @@ from changesource.services.flight import QUIET, Flight
 from changesource.stream.batches import Batch
 
 RELIEF_BYTES = 64 * 1024 * 1024
-Send = Callable[[str], Awaitable[None]]
+Send = Callable[[Sequence[bytes]], Awaitable[None]]
+"""Sends frames, each the UTF-8 of a text message."""
 
 
 class Downstream:
@@ -65,39 +66,57 @@ class Downstream:
 
     async def begin(self, cluster_time: int) -> Watermark:
         """Open a transaction that will commit at ``cluster_time``."""
-        self._open = Watermark(cluster_time, self._fingerprint)
-        self._unrelieved = 0
-        await self._send(messages.begin(self._open))
-        return self._open
+        await self._send([self._begin(cluster_time)])
+        return self.opened
 
     async def frames(self, frames: Iterable[bytes]) -> None:
         """Send data frames within the transaction."""
-        for frame in frames:
-            if self._relief and self._unrelieved + len(frame) > RELIEF_BYTES:
-                await self._send(self._relief.decode())
-                self._unrelieved = 0
-            self._unrelieved += len(frame)
-            await self._send(frame.decode())
+        if given := list(frames):
+            await self._send(self._relieved(given))
 
     async def commit(self) -> None:
         """Commit the open transaction."""
         if self._open is not None:
-            # First: what is awaited may be cancelled, and a commit that was sent cannot be rolled back.
-            self.committed, self._open = self._open, None
-            if self._flight is not None:
-                self._flight.sent(str(self.committed), self._transactions)
-            self._transactions = 0
-            await self._send(messages.commit(self.committed))
-            # Cluster times count whole seconds.
-            self.lag = max(0, int(time()) - (self.committed.cluster_time >> 32))
-            self.commits += 1
+            await self._end([])
 
     async def rollback(self) -> None:
         """Drop a half-sent transaction; its watermark may be used again."""
         self._transactions = 0
         if self._open is not None:
             self._open = None
-            await self._send(messages.rollback())
+            await self._send([messages.rollback()])
+
+    def _begin(self, cluster_time: int) -> bytes:
+        self._open = Watermark(cluster_time, self._fingerprint)
+        self._unrelieved = 0
+        return messages.begin(self._open)
+
+    def _relieved(self, frames: Sequence[bytes]) -> Sequence[bytes]:
+        """Return the frames, with ``relief`` among them where it is due."""
+        size = sum(map(len, frames))
+        if not self._relief or self._unrelieved + size <= RELIEF_BYTES:
+            self._unrelieved += size
+            return frames
+        found: list[bytes] = []
+        for frame in frames:
+            if self._unrelieved + len(frame) > RELIEF_BYTES:
+                found.append(self._relief)
+                self._unrelieved = 0
+            self._unrelieved += len(frame)
+            found.append(frame)
+        return found
+
+    async def _end(self, frames: list[bytes]) -> None:
+        """Send the last frames of the open transaction, and its commit."""
+        # First: what is awaited may be cancelled, and a commit that was sent cannot be rolled back.
+        self.committed, self._open = self.opened, None
+        if self._flight is not None:
+            self._flight.sent(str(self.committed), self._transactions)
+        self._transactions = 0
+        await self._send([*frames, messages.commit(self.committed)])
+        # Cluster times count whole seconds.
+        self.lag = max(0, int(time()) - (self.committed.cluster_time >> 32))
+        self.commits += 1
 
     async def batch(self, batch: Batch, *, commit: bool = True) -> None:
         """Send the replica's part of a batch; nothing where it has none and no barrier keeps it fresh.
@@ -111,15 +130,20 @@ class Downstream:
         if self._open is None or self._open.cluster_time != selection.position:
             self._transactions += selection.transactions
         said = selection.barrier or (selection.position > 0 and (singly or self._transactions >= QUIET))
+        # In one piece, since each that is sent costs as much as some rows.
+        frames: list[bytes] = []
         if selection.frames or (said and batch.final) or not commit:
             if self._open is None:
                 if flight is not None:
                     await flight.room(self._transactions)
-                await self.begin(selection.position)
-            await self.frames(selection.frames)
-        if batch.final and commit:
-            await self.commit()
-            self.reached(batch.end, max(selection.position, self.committed.cluster_time))
+                frames = [self._begin(selection.position)]
+            frames += self._relieved(selection.frames)
+        if not (batch.final and commit):
+            await self._send(frames)
+            return
+        if self._open is not None:
+            await self._end(frames)
+        self.reached(batch.end, max(selection.position, self.committed.cluster_time))
 
     def reached(self, position: int, anchor: int) -> None:
         """Note that the replica has everything up to ``position``, and can be read on from ``anchor``."""

@@ -53,8 +53,7 @@ class InitialSync:
         """
         await downstream.begin(began)
         tables = [table.table for table in self._mapping.tables.values()]
-        frames = create_tables(tables, self._request.app_id, self._request.shard_num)
-        await downstream.frames(frame.encode() for frame in frames)
+        await downstream.frames(create_tables(tables, self._request.app_id, self._request.shard_num))
         position = await self._filling.fill(downstream, began, self._mapping.by_collection)
         await before_commit(position)
         await downstream.commit()

@@ -147,7 +147,7 @@ class ReplicaSession:
             self._state = "reset"
             if self._downstream is not None:
                 await self._downstream.rollback()
-            await self._send(messages.reset_required(self._message, error.code))
+            await self._send([messages.reset_required(self._message, error.code)])
         else:
             logger.error("connection ends", extra=self._names() | {"error": self._message})
 

@@ -6,8 +6,9 @@ break).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import islice
 from typing import NamedTuple
 
@@ -49,6 +50,20 @@ class Batch:
 
     def pieces(self, after: int, tables: Collection[str]) -> Selection:
         """Return what a replica of ``tables`` that stands at ``after`` must be sent."""
+        if after <= self.follows and self._touched.issubset(tables):
+            return self._whole
+        return self._part(after, tables)
+
+    @cached_property
+    def _touched(self) -> frozenset[str]:
+        return frozenset(table for _, table, _ in self.runs if table != BARRIER)
+
+    @cached_property
+    def _whole(self) -> Selection:
+        """What most replicas get of it, and so made once."""
+        return self._part(0, self._touched)
+
+    def _part(self, after: int, tables: Collection[str]) -> Selection:
         frames: list[bytes] = []
         position = transactions = 0
         barrier = False
@@ -74,7 +89,7 @@ class Selection(NamedTuple):
 
     position: int
     barrier: bool
-    frames: list[bytes]
+    frames: Sequence[bytes]
     transactions: int
 
 
@@ -140,30 +155,33 @@ def _is_sound(batch: Batch) -> bool:
     )
 
 
-@dataclass
 class BatchBuilder:
     """Collects runs until they become a batch; ``rows`` and ``size`` (bytes) say how large it has grown.
 
-    ``transactions`` counts the builders that were appended.
+    ``end`` is the cluster time of the last event, whatever it did, 0 without one; ``transactions`` counts the builders
+    that were appended.
     """
 
-    follows: int
-    fingerprints: Mapping[str, str]
-    end: int = 0
-    rows: int = 0
-    size: int = 0
-    transactions: int = 0
-    _runs: list[Run] = field(default_factory=list)
-    _frames: list[bytes] = field(default_factory=list)
-    _refill: dict[str, int] = field(default_factory=dict)
-    _withheld: set[str] = field(default_factory=set)
+    __slots__ = (
+        "_frames", "_refill", "_runs", "_withheld", "end", "fingerprints", "follows", "rows", "size", "transactions"
+    )  # fmt: skip
+
+    def __init__(self, follows: int, fingerprints: Mapping[str, str]) -> None:
+        """``follows`` and ``fingerprints`` are the batch's."""
+        self.follows = follows
+        self.fingerprints = fingerprints
+        self.end = self.rows = self.size = self.transactions = 0
+        self._runs: list[Run] = []
+        self._frames: list[bytes] = []
+        self._refill: dict[str, int] = {}
+        self._withheld: set[str] = set()
 
     def __bool__(self) -> bool:
         return self.end != 0
 
-    def touch(self, cluster_time: int) -> None:
-        """Say that the batch reaches up to an event at ``cluster_time``, whatever it did."""
-        self.end = cluster_time
+    def reaches(self, rows: int, size: int) -> bool:
+        """Whether it has so many rows, or transactions, or so many bytes, or more."""
+        return self.rows >= rows or self.size >= size or self.transactions >= rows
 
     def add(self, cluster_time: int, table: str, frames: Collection[bytes] | None) -> None:
         """Add the frames that one event made for one table; None withholds the table from the batch."""
@@ -177,7 +195,8 @@ class BatchBuilder:
             self._runs.append(Run(cluster_time, table, len(frames)))
         self._frames.extend(frames)
         self.rows += len(frames)
-        self.size += sum(map(len, frames))
+        for frame in frames:
+            self.size += len(frame)
 
     def refill(self, tables: Iterable[str], cluster_time: int) -> None:
         """Say that these tables must be read again, since the event at ``cluster_time``."""
@@ -186,10 +205,11 @@ class BatchBuilder:
     def append(self, other: BatchBuilder) -> None:
         """Take over what ``other`` holds, which follows what is here."""
         self.end = other.end
-        self._runs.extend(other._runs)
-        self._frames.extend(other._frames)
-        self._refill |= other._refill
-        self._withheld |= other._withheld
+        self._runs += other._runs
+        self._frames += other._frames
+        if other._refill or other._withheld:
+            self._refill |= other._refill
+            self._withheld |= other._withheld
         self.rows += other.rows
         self.transactions += 1
         self.size += other.size

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from bson import Timestamp
 
@@ -20,8 +19,7 @@ DATA_KINDS: dict[object, Kind] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """One change event.
 
     ``cluster_time`` is seconds << 32 | increment. ``transaction`` is (lsid, txnNumber) of a MongoDB transaction.
@@ -48,7 +46,7 @@ def is_of_document(event: Event) -> bool:
 def with_document(event: Event, document: Mapping[str, object] | None) -> Event:
     """Return an event of one document with it as it is at a later time; None where it is gone."""
     kind: Kind = "replace" if event.kind == "delete" and document is not None else event.kind
-    return replace(event, kind=kind, document=document)
+    return event._replace(kind=kind, document=document)
 
 
 def to_cluster_time(timestamp: Timestamp) -> int:
@@ -62,42 +60,34 @@ def to_timestamp(cluster_time: int) -> Timestamp:
 
 
 def read_event(raw: Mapping[str, object], barrier_collection: str) -> Event | None:
-    """Return the event of a change stream's document; None for kinds that say nothing of rows."""
+    """Return the event of a change stream's document, decoded to dicts; None for kinds that say nothing of rows."""
     kind = DATA_KINDS.get(raw.get("operationType"))
     cluster_time = raw.get("clusterTime")
     if kind is None or not isinstance(cluster_time, Timestamp):
         return None
-    collection = _text(raw, "ns", "coll")
+    collection = _text(raw.get("ns"), "coll")
     document = _document(raw.get("fullDocument"))
     # A rename of it is one of whatever its target is.
     if collection == barrier_collection and kind != "rename":
         mark = document.get("mark") if document is not None else None
         return Event("barrier", to_cluster_time(cluster_time), collection, target=str(mark or ""))
-    key = raw.get("documentKey")
+    key, session = raw.get("documentKey"), raw.get("lsid")
     return Event(
         kind,
-        to_cluster_time(cluster_time),
+        cluster_time.time << 32 | cluster_time.inc,
         collection,
-        key.get("_id") if isinstance(key, Mapping) else None,
+        key.get("_id") if isinstance(key, dict) else None,
         document,
-        _transaction(raw),
-        _text(raw, "to", "coll"),
+        (session.get("id"), raw.get("txnNumber")) if isinstance(session, dict) else None,
+        _text(raw.get("to"), "coll"),
         _document(raw.get("fullDocumentBeforeChange")),
     )
 
 
 def _document(value: object) -> Mapping[str, object] | None:
-    return value if isinstance(value, Mapping) else None
+    return value if isinstance(value, dict) else None
 
 
-def _text(raw: Mapping[str, object], outer: str, inner: str) -> str:
-    value = raw.get(outer)
-    found = value.get(inner) if isinstance(value, Mapping) else None
+def _text(value: object, name: str) -> str:
+    found = value.get(name) if isinstance(value, dict) else None
     return found if isinstance(found, str) else ""
-
-
-def _transaction(raw: Mapping[str, object]) -> tuple[object, object] | None:
-    session = raw.get("lsid")
-    if not isinstance(session, Mapping):
-        return None
-    return session.get("id"), raw.get("txnNumber")

@@ -7,7 +7,7 @@ nothing. Ended transactions are joined while more are at hand (zero-cache pays p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from time import monotonic
 
@@ -61,54 +61,55 @@ class Grouping:
         """True while something is held back whose end is not proved."""
         return bool(self._open) or bool(self._closed) or self._streaming
 
-    def add(self, event: Event, changes: TableChanges, refill: Iterable[str] = ()) -> Iterator[Batch]:
-        """Add one event with the frames it makes; give the batches that are complete now."""
-        if self._open_time and self._begins_another(event):
-            yield from self._close()
+    def add(self, event: Event, changes: TableChanges, refill: Collection[str] = ()) -> list[Batch]:
+        """Add one event with the frames it makes; return the batches that are complete now."""
+        found: list[Batch] = []
+        cluster_time, transaction = event.cluster_time, event.transaction
+        if (
+            self._open_time
+            and cluster_time != self._open_time
+            and (transaction is None or transaction != self._open_transaction)
+        ):
+            self._close(found)
         if not self.waiting:
             self._since = self._clock()
-        self._open_time, self._open_transaction = event.cluster_time, event.transaction
-        self._open.touch(event.cluster_time)
+        self._open_time, self._open_transaction = cluster_time, transaction
+        builder = self._open
+        builder.end = cluster_time
         for table, frames in changes:
-            self._open.add(event.cluster_time, table, frames)
-        self._open.refill(refill, event.cluster_time)
-        if self._over(self._open):
-            yield from self._stream()
+            builder.add(cluster_time, table, frames)
+        if refill:
+            builder.refill(refill, cluster_time)
+        if builder.reaches(self._bounds.rows, self._bounds.size):
+            self._stream(found)
+        return found
 
-    def let_go(self) -> Iterator[Batch]:
-        """Give the whole transactions that wait for company; what comes after them cannot be told."""
-        if self._closed:
-            yield self._flush()
+    def let_go(self) -> list[Batch]:
+        """Return the whole transactions that wait for company; what comes after them cannot be told."""
+        return [self._flush()] if self._closed else []
 
-    def nothing_more(self) -> Iterator[Batch]:
-        """The server has nothing more at hand, so whatever is open has ended."""
-        yield from self._close()
-        if self._closed:
-            yield self._flush()
+    def nothing_more(self) -> list[Batch]:
+        """The server has nothing more at hand, so whatever is open has ended; return it."""
+        found: list[Batch] = []
+        self._close(found)
+        return found + self.let_go()
 
-    def _begins_another(self, event: Event) -> bool:
-        if event.cluster_time == self._open_time:
-            return False
-        return event.transaction is None or event.transaction != self._open_transaction
-
-    def _over(self, builder: BatchBuilder) -> bool:
-        many = max(builder.rows, builder.transactions) >= self._bounds.rows
-        return many or builder.size >= self._bounds.size
-
-    def _close(self) -> Iterator[Batch]:
+    def _close(self, found: list[Batch]) -> None:
         """Move the open transaction to the closed ones."""
+        rows, size = self._bounds.rows, self._bounds.size
         if self._streaming:
-            self._open.touch(self._open_time)
-            yield self._open.build()
+            self._open.end = self._open_time
+            found.append(self._open.build())
             self._streaming = False
             self._closed = BatchBuilder(self._open_time, self._fingerprints)
         elif self._open:
-            joint = self._closed.rows + self._open.rows, self._closed.size + self._open.size
-            if self._closed and (joint[0] > self._bounds.rows or joint[1] > self._bounds.size):
-                yield self._flush()
+            if self._closed and (
+                self._closed.rows + self._open.rows > rows or self._closed.size + self._open.size > size
+            ):
+                found.append(self._flush())
             self._closed.append(self._open)
-            if self._over(self._closed) or self._singly() or self._clock() - self._since >= self._bounds.age:
-                yield self._flush()
+            if self._closed.reaches(rows, size) or self._singly() or self._clock() - self._since >= self._bounds.age:
+                found.append(self._flush())
         self._open = BatchBuilder(self._open_time, self._fingerprints)
         self._open_time = 0
 
@@ -118,11 +119,10 @@ class Grouping:
         self._since = self._clock()
         return batch
 
-    def _stream(self) -> Iterator[Batch]:
+    def _stream(self, found: list[Batch]) -> None:
         """Let go of a part of one transaction that is larger than a batch may be."""
-        if self._closed:
-            yield self._flush()
+        found += self.let_go()
         self._streaming = True
         self._open.follows = self._closed.follows
-        yield self._open.build(final=False)
+        found.append(self._open.build(final=False))
         self._open = BatchBuilder(self._closed.follows, self._fingerprints)

@@ -8,7 +8,7 @@ are, a change is the difference between the rows of the document before it and a
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from changesource.exceptions import TableStopped
@@ -84,7 +84,7 @@ class Transform:
         known = self._corrections.get((event.collection, shown_id(event.document)))
         if known is None or event.cluster_time > known.until:
             return event
-        return replace(event, document=known.document)
+        return event._replace(document=known.document)
 
     def refilled(self, event: Event) -> list[str]:
         """Return the tables that must be read again from their collection, since the event does not tell their rows."""

@@ -18,6 +18,7 @@ from changesource.protocol.tables import mapped_table
 from changesource.services.downstream import Downstream
 from devtools.processes import free_port, wait_until
 from tests.conftest import ZeroCacheFactory
+from tests.harness.link import framewise
 
 ROWS = 2_100
 BODY = "x" * 300_000
@@ -36,10 +37,10 @@ def source(relief: bytes) -> Iterator[str]:
     async def stream(socket: ServerConnection) -> None:
         request = StreamRequest.parse(socket.request.path.partition("?")[2].encode() if socket.request else b"")
         after = BEGAN + 1 if request.last_watermark.startswith("c") and request.last_watermark != first else BEGAN
-        downstream = Downstream(socket.send, 1, {"big"}, BEGAN, relief)
+        downstream = Downstream(framewise(socket.send), 1, {"big"}, BEGAN, relief)
         if not request.last_watermark:
             await downstream.begin(BEGAN)
-            await downstream.frames(f.encode() for f in create_tables([TABLE], request.app_id, request.shard_num))
+            await downstream.frames(create_tables([TABLE], request.app_id, request.shard_num))
             await downstream.commit()
         elif after == BEGAN:
             await downstream.begin(BEGAN + 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from channels.db import database_sync_to_async
@@ -21,6 +21,16 @@ from tests.harness.model import ModelReplica
 from tests.harness.waiting import DEADLINE, until
 
 LIMITS = Limits(Bounds(rows=20, age=0.02), keepalive=30.0, turns=Turns(1000), catch_up=300.0)
+
+
+def framewise(send: Callable[[str], Awaitable[None]]) -> Send:
+    """Return what sends frames by ``send``, which takes one at a time."""
+
+    async def send_frames(frames: Sequence[bytes]) -> None:
+        for frame in frames:
+            await send(frame.decode())
+
+    return send_frames
 
 
 class Replica:
@@ -91,13 +101,18 @@ class Connection:
 
     async def open(self) -> None:
         """Have a session made, and start it."""
-        replica = self.replica
+        replica, send = self.replica, framewise(self._send)
         if replica.server is None:
             self.session = ReplicaSession(
-                replica.request(), replica.mapping, replica.source, replica.subscriber, replica.limits, self._send
+                replica.request(),
+                replica.mapping,
+                replica.source,
+                replica.subscriber,
+                replica.limits,
+                send,
             )
         else:
-            self.session = await replica.server(replica.request(), self._send)
+            self.session = await replica.server(replica.request(), send)
         self.task = asyncio.create_task(self.session.run())
 
     async def _send(self, frame: str) -> None:

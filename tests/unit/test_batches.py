@@ -23,7 +23,7 @@ def batches(draw: st.DrawFn) -> Batch:
         cluster_time += draw(st.integers(0, 2))
         table = draw(st.sampled_from(["a", "b", "ü\n", BARRIER]))
         builder.add(cluster_time, table, [] if table == BARRIER else draw(st.lists(FRAMES, max_size=3)))
-    builder.touch(cluster_time + 1)
+    builder.end = cluster_time + 1
     builder.refill(draw(st.lists(st.sampled_from(["a", "b"]))), cluster_time)
     return builder.build()
 
@@ -130,7 +130,7 @@ def test_frames_of_one_event_and_table_are_one_run() -> None:
     builder.add(1, "a", [b"y"])
     builder.add(1, "b", [])
     builder.add(2, "b", [b"zz"])
-    builder.touch(2)
+    builder.end = 2
     batch = builder.build()
     assert batch.runs == (Run(1, "a", 2), Run(1, "b", 0), Run(2, "b", 1))
     assert (builder.rows, builder.size) == (3, 4)
@@ -139,10 +139,10 @@ def test_frames_of_one_event_and_table_are_one_run() -> None:
 def test_a_builder_takes_over_what_follows() -> None:
     first, second = BatchBuilder(0, {}), BatchBuilder(1, {})
     first.add(1, "a", [b"x"])
-    first.touch(1)
+    first.end = 1
     second.add(2, "b", [b"y"])
     second.refill(["b"], 2)
-    second.touch(3)
+    second.end = 3
     first.append(second)
     runs, frames = (Run(1, "a", 1), Run(2, "b", 1)), (b"x", b"y")
     assert first.build() == Batch(0, 3, {}, runs, frames, refill={"b": 2})

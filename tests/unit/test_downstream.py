@@ -11,6 +11,7 @@ from changesource.protocol.tables import mapped_table
 from changesource.services.downstream import Downstream
 from changesource.services.flight import QUIET, Flight
 from changesource.stream.batches import BARRIER, Batch, BatchBuilder, Run
+from tests.harness.link import framewise
 from tests.harness.model import ModelReplica
 
 TABLES = {name: mapped_table(name, [("id", "string", False)], ("id",)) for name in ("a", "b")}
@@ -24,7 +25,7 @@ class Wire:
     def __init__(self, *tables: str) -> None:
         self.sent: list[str] = []
         self.model = ModelReplica()
-        self.downstream = Downstream(self.send, 5, tables, START)
+        self.downstream = Downstream(framewise(self.send), 5, tables, START)
 
     async def send(self, frame: str) -> None:
         self.sent.append(frame)
@@ -32,7 +33,7 @@ class Wire:
 
     async def created(self) -> Wire:
         await self.downstream.begin(START)
-        await self.downstream.frames(frame.encode() for frame in create_tables(TABLES.values(), "app", 0))
+        await self.downstream.frames(create_tables(TABLES.values(), "app", 0))
         await self.downstream.commit()
         self.sent.clear()
         return self
@@ -54,7 +55,7 @@ def batch(follows: int, end: int, *changes: tuple[int, str, str], final: bool = 
     builder = BatchBuilder(follows, {})
     for cluster_time, table, ids in changes:
         builder.add(cluster_time, table, [FRAMES[table].insert({"id": one}) for one in ids])
-    builder.touch(end)
+    builder.end = end
     return builder.build(final=final)
 
 
@@ -76,7 +77,7 @@ async def test_transactions_of_others_are_not_told() -> None:
 async def test_pieces_of_one_transaction_count_once() -> None:
     flight = Flight(10)
     it = Wire("a")
-    it.downstream = Downstream(it.send, 5, ("a",), START, flight=flight)
+    it.downstream = Downstream(framewise(it.send), 5, ("a",), START, flight=flight)
     await it.created()
     for _ in range(5):
         await it.downstream.batch(batch(START, START + 9, (START + 9, "a", "x"), final=False))
@@ -207,7 +208,7 @@ async def test_whatever_comes_watermarks_rise_and_nothing_is_sent_twice(
         builder = BatchBuilder(follows, {})
         for time, name in names.items():
             builder.add(time, name, [] if name == BARRIER else [FRAMES[name].insert({"id": str(time)})])
-        builder.touch(follows + length)
+        builder.end = follows + length
         await it.downstream.batch(builder.build())
     sent = [frame.split('"id":"')[1].split('"')[0] for frame in it.sent if '"new"' in frame]
     assert sent == [one for one in wanted if one]

@@ -22,6 +22,7 @@ from changesource.services.turns import Turns
 from changesource.sources.scripted import Call, ScriptedSource, Write
 from changesource.stream.grouping import Bounds
 from tests.harness.chat import compiled, expected, shown
+from tests.harness.link import framewise
 from tests.harness.model import ModelReplica
 from tests.harness.waiting import until
 from tests.harness.writers import Writer
@@ -58,7 +59,7 @@ class Snapshot:
         sync = InitialSync(self.source, self.mapping, REQUEST, limits=self.limits, report=self.faults.append)
         self.progress = sync.progress
         began = await sync.barrier()
-        downstream = Downstream(self.send, self.mapping.fingerprint, self.mapping.tables, began)
+        downstream = Downstream(framewise(self.send), self.mapping.fingerprint, self.mapping.tables, began)
         self.position = await sync.run(downstream, began, self.remember)
         assert downstream.committed.cluster_time == began
         assert self.model.commits == [str(downstream.committed)]

@@ -67,9 +67,9 @@ def test_a_tally_counts_each_row_once_and_takes_no_wrong_one():
     table = mapped_table(TABLE, [("id", "string", False), ("name", "string", False)], ("id",))
     frames = TableFrames(table)
     tally = Tally(width=20, rows=3)
-    tally.apply(begin(Watermark(1 << 32, 1)))
-    for text in create_tables([table], "app", 0):
-        tally.apply(text)
+    tally.apply(begin(Watermark(1 << 32, 1)).decode())
+    for frame in create_tables([table], "app", 0):
+        tally.apply(frame.decode())
     for number in (0, 2, 2):
         tally.apply(frames.update({"id": f"{number:07}", "name": name(number, 20)}).decode())
     assert (tally.count, tally.changes) == (2, 3)

@@ -23,8 +23,8 @@ RELATION = {"schema": "public", "name": "item", "rowKey": {"columns": ["id"]}, "
 FRAMES = TableFrames(TABLE)
 
 
-def read(frame: str | bytes) -> Any:
-    text = frame.decode() if isinstance(frame, bytes) else frame
+def read(frame: bytes) -> Any:
+    text = frame.decode()
     assert "\n" not in text
     assert "\r" not in text
     return json.loads(text)

@@ -194,7 +194,7 @@ def test_where_it_is_not_known_what_was_before_the_table_is_read_again(kind: Kin
     assert [json.loads(frame)[1]["tag"] for frame in frames["member"] or ()] == ["truncate"]
     assert [json.loads(frame)[1]["tag"] for frame in frames["plain"] or ()] == ["delete" if kind == "delete" else
                                                                                "update"]  # fmt: skip
-    assert transform.refilled(replace(event, before=account())) == []
+    assert transform.refilled(event._replace(before=account())) == []
 
 
 def test_documents_that_swap_a_key_within_a_transaction_end_exact() -> None:
@@ -224,7 +224,7 @@ def test_a_table_that_stops_is_raised_or_withheld() -> None:
     assert found == {"message": None}
     assert [fault.column for fault in faults] == ["likes"]
     # What it was before stopped it then, or never will.
-    gone = replace(event, kind="delete", document=None)
+    gone = event._replace(kind="delete", document=None)
     assert dict(Transform(compiled(stops)).changes(gone))["message"]
 
 
@@ -248,7 +248,7 @@ def test_a_field_that_cannot_be_decoded_counts_only_where_it_is_read() -> None:
     event = Event("update", T, "accounts", "a", account(("x", 1)), before=before)
     assert member_changes(event, spec) == [("delete", "y")]
     unread = Salvaged(account(("x", 1)), ("members",))
-    assert member_changes(replace(event, before=unread), spec) == [("update", ["x", 1])]
+    assert member_changes(event._replace(before=unread), spec) == [("update", ["x", 1])]
 
 
 def test_a_row_has_one_size_however_it_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:

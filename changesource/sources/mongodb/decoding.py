@@ -7,13 +7,14 @@ not stop a stream: what can be decoded is, and the rest is named.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from bson import decode, decode_all
 from bson.binary import UuidRepresentation
 from bson.codec_options import CodecOptions, DatetimeConversion
 from bson.errors import BSONError
+from bson.raw_bson import RawBSONDocument
 
 from changesource.mapping.documents import Salvaged
 
@@ -50,6 +51,16 @@ def read_documents(raw: bytes, options: Options) -> list[dict[str, Any]]:
         return list(decode_all(raw, options))
     except (BSONError, ValueError, OverflowError):
         return [read_document(part, options) for part in _split(raw)]
+
+
+def read_reply(reply: RawBSONDocument, options: Options) -> tuple[int, Sequence[dict[str, Any]]]:
+    """Return the cursor's id (0 at its end) and the documents of a reply to ``getMore``."""
+    try:
+        cursor = decode(reply.raw, options)["cursor"]
+        return int(cursor["id"]), cursor["nextBatch"]
+    except (BSONError, ValueError, OverflowError):
+        cursor = reply["cursor"]
+        return int(cursor["id"]), [read_document(each.raw, options) for each in cursor["nextBatch"]]
 
 
 def _split(raw: bytes) -> Iterator[bytes]:

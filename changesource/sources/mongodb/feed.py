@@ -28,7 +28,7 @@ from changesource.exceptions import (
     WatermarkInFuture,
 )
 from changesource.mapping.needs import Needs
-from changesource.sources.mongodb.decoding import read_document
+from changesource.sources.mongodb.decoding import read_reply
 from changesource.sources.mongodb.errors import UNKNOWN_STAGE, translated
 from changesource.stream.events import Event, is_of_document, read_event, to_cluster_time, to_timestamp, with_document
 
@@ -191,14 +191,11 @@ class ChangeCursor:
                 session=self._session,
                 codec_options=DEFAULT_RAW_BSON_OPTIONS,
             )
-        cursor = reply["cursor"]
-        self._id = cursor["id"]
-        events = cursor["nextBatch"]
+        self._id, events = read_reply(reply, self._source.codec_options)
         if events:
-            size = sum(len(event.raw) for event in events)
             known = max(FIRST_EVENTS, 2 * len(events))
-            self._wanted = max(1, min(self._batch_size, known, REPLY_BYTES * len(events) // size))
-        return [read_document(event.raw, self._source.codec_options) for event in events]
+            self._wanted = max(1, min(self._batch_size, known, REPLY_BYTES * len(events) // len(reply.raw)))
+        return events
 
     async def close(self) -> None:
         """Free the cursor and the session; where MongoDB cannot be reached it frees them itself, later."""
@@ -213,19 +210,10 @@ class ChangeCursor:
             await session.end_session()
 
 
-def _split(raw: RawEvent) -> tuple[object, object]:
-    """Return (fragment, of) of an event; (1, 1) where the server did not split it."""
-    split = raw.get("splitEvent")
-    return (split.get("fragment"), split.get("of")) if isinstance(split, Mapping) else (1, 1)
-
-
-def _is_whole(raw: RawEvent) -> bool:
-    return _split(raw) == (1, 1)
-
-
 def _is_last(raw: RawEvent) -> bool:
-    fragment, of = _split(raw)
-    return fragment == of
+    """Whether no other fragment of the event follows; so it is where the server did not split it."""
+    split = raw.get("splitEvent")
+    return not isinstance(split, Mapping) or split.get("fragment") == split.get("of")
 
 
 def _lacks_document(event: Event) -> bool:
@@ -289,9 +277,10 @@ class MongoFeed:
                 # Not by an event: opened anew at once, it might end so again and again.
                 raise CursorLost()
             return None
-        read = (read_event(raw, self._source.barrier_collection) for raw in whole)
-        events = [event for event in read if event is not None and event.cluster_time > self._after]
-        if any(map(self._wants_lookup, events)):
+        barriers, after = self._source.barrier_collection, self._after
+        read = [read_event(raw, barriers) for raw in whole]
+        events = [event for event in read if event is not None and event.cluster_time > after]
+        if self._may_want_lookups(events) and any(map(self._wants_lookup, events)):
             self._held.extend(events)
             return await self._looked_up()
         return events
@@ -301,7 +290,7 @@ class MongoFeed:
 
         The fragments of one event come one after the other, maybe over several batches, and share no fields.
         """
-        if not self._fragments and all(_is_whole(raw) for raw in batch):
+        if not self._fragments and not any("splitEvent" in raw for raw in batch):
             return batch
         found: list[RawEvent] = []
         for raw in batch:
@@ -310,6 +299,12 @@ class MongoFeed:
                 found.append(self._fragments)
                 self._fragments = {}
         return found
+
+    def _may_want_lookups(self, events: Sequence[Event]) -> bool:
+        """Spare asking each event where none can want one."""
+        if self._cursor.full_document == WHEN_AVAILABLE:
+            return True
+        return bool(events) and events[0].cluster_time <= self._current_until
 
     def _wants_lookup(self, event: Event) -> bool:
         if event.cluster_time <= self._current_until:
