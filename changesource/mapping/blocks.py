@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from changesource.mapping.columns import convert_column, convert_key, read_column
-from changesource.mapping.compiled import MappedTable, Report
+from changesource.mapping.compiled import MAX_ROW_BYTES, Encoder, MappedTable, Report
 from changesource.mapping.documents import Salvaged
 from changesource.mapping.paths import MISSING, Document
 from changesource.mapping.rows import UNFORESEEN
@@ -29,7 +29,7 @@ class EncodedRows(NamedTuple):
 class Blocks:
     """Makes encoded rows of one table of many documents at once."""
 
-    def __init__(self, table: MappedTable, most_rows: int, most_bytes: int) -> None:
+    def __init__(self, table: MappedTable, most_rows: int = 1, most_bytes: int = 1) -> None:
         """What comes at once has at most ``most_rows``, and no more bytes than ``most_bytes``, but for a single row.
 
         ``most_bytes`` is less than half of ``MAX_ROW_BYTES``.
@@ -56,6 +56,32 @@ class Blocks:
             end = start + self._at_once
             yield from self._block(passing[start:end], odd[start:end], report)
             start = end
+
+    def frames(self, documents: Sequence[Document], encoder: Encoder) -> list[bytes | None]:
+        """The one frame that ``MappedTable.encoded`` gives of each document of a plain table, with nothing to report.
+
+        None for a document that must go that way: it has no row, or may have something to report.
+        """
+        odd = bytearray(map(self._is_left, documents))
+        encode, overhead = encoder
+        names, longest = self._compiled.column_names, MAX_ROW_BYTES + overhead
+        found: list[bytes | None] = []
+        for row, left in zip(self._rows(documents, odd), odd, strict=True):
+            try:
+                frame = None if left else encode(dict(zip(names, row, strict=True)))
+            except UNFORESEEN:
+                frame = None
+            found.append(frame if frame is not None and len(frame) <= longest else None)
+        return found
+
+    def _is_left(self, document: Document) -> bool:
+        if isinstance(document, Salvaged):
+            return True
+        matches = self._compiled.matches
+        try:
+            return matches is not None and not matches(document)
+        except UNFORESEEN:
+            return True
 
     def _plainly(self, document: Document, report: Report) -> Iterator[EncodedRows]:
         for row in self._table.encoded(document, self._table.values, report):

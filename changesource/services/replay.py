@@ -45,8 +45,9 @@ async def batches(
                 yield None
                 continue
             try:
-                for event in events:
-                    for batch in grouping.add(event, transform.changes(event), transform.refilled(event)):
+                for event, foreseen in zip(events, transform.foreseen(events), strict=True):
+                    changes = transform.changes(event) if foreseen is None else foreseen
+                    for batch in grouping.add(event, changes, transform.refilled(event)):
                         yield batch
             except TableStopped:
                 for batch in grouping.let_go():

@@ -7,11 +7,12 @@ are, a change is the difference between the rows of the document before it and a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 from changesource.exceptions import TableStopped
+from changesource.mapping.blocks import Blocks
 from changesource.mapping.compiled import CompiledMapping, MappedTable, Report, ignore_fault, shown_id
 from changesource.mapping.paths import Document
 from changesource.stream.batches import BARRIER
@@ -26,6 +27,11 @@ class Correction:
     until: int
 
 
+# Fewer events are not worth the preparation.
+FEW = 4
+CHANGED = ("insert", "update", "replace")
+Changes: TypeAlias = Iterable[tuple[str, list[bytes] | None]]
+"""For each table that an event touches, its name and the frames (maybe none); None for frames that are withheld."""
 Corrections: TypeAlias = dict[tuple[str, str], Correction]
 """By collection and ``_id`` as it is shown."""
 
@@ -56,11 +62,30 @@ class Transform:
         self._withholds = withholds
         self._corrections = {} if corrections is None else corrections
 
-    def changes(self, event: Event) -> Iterator[tuple[str, list[bytes] | None]]:
-        """Give, for each table that the event's collection feeds, its name and the frames (maybe none).
+    def foreseen(self, events: Sequence[Event]) -> list[Changes | None]:
+        """Return what ``changes`` gives of each event where that can be had of many at once; None where it cannot."""
+        found: list[Changes | None] = [None] * len(events)
+        if self._corrections or len(events) < FEW:
+            return found
+        alike: dict[tuple[str, bool], list[int]] = {}
+        for place, event in enumerate(events):
+            if event.document is not None and event.kind in CHANGED and event.cluster_time > self._silent_until:
+                alike.setdefault((event.collection, event.kind == "insert"), []).append(place)
+        for (collection, inserted), places in alike.items():
+            tables = self.mapping.by_collection.get(collection, ())
+            if all(table.is_plain for table in tables):
+                documents = [cast("Document", events[place].document) for place in places]
+                columns = [
+                    Blocks(table).frames(documents, table.inserts if inserted else table.updates) for table in tables
+                ]
+                names = [table.name for table in tables]
+                for place, frames in zip(places, zip(*columns, strict=True), strict=True):
+                    if None not in frames:
+                        found[place] = [(name, [frame]) for name, frame in zip(names, frames, strict=True)]
+        return found
 
-        None stands for frames that are withheld.
-        """
+    def changes(self, event: Event) -> Changes:
+        """Give what the event does to each table that its collection feeds, as it is asked for."""
         if event.kind == "barrier":
             yield BARRIER, []
         elif event.cluster_time <= self._silent_until:
