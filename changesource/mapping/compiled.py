@@ -14,7 +14,7 @@ from changesource.mapping.documents import Salvaged
 from changesource.mapping.fingerprint import replica_fingerprint, table_fingerprint
 from changesource.mapping.needs import Needs, fields_of, needs_of
 from changesource.mapping.paths import Document
-from changesource.mapping.rows import CompiledTable, JsonRow, Problem, compile_table
+from changesource.mapping.rows import UNFORESEEN, CompiledTable, JsonRow, Problem, compile_table
 from changesource.mapping.spec import Json, Specification, TableSpec
 from changesource.protocol.messages import TableFrames, dumps
 from changesource.protocol.tables import mapped_table
@@ -23,8 +23,6 @@ from changesource.protocol.tables import mapped_table
 MAX_ROW_BYTES = 32 * 1024 * 1024
 # What one document may become in all: where an array is unwound, each row may repeat what is beside it.
 MAX_DOCUMENT_BYTES = 64 * 1024 * 1024
-
-
 MAX_ID_LENGTH = 500
 SHOWN = json_util.RELAXED_JSON_OPTIONS.with_options(uuid_representation=UuidRepresentation.STANDARD)
 
@@ -77,7 +75,7 @@ class MappedTable:
         self.compiled: CompiledTable = compile_table(spec)
         self.has_history = self.compiled.has_history
         # What most tables are: one row a document at most, read from the document itself.
-        self._is_plain = self.compiled.pipeline is None and not self.has_history
+        self.is_plain = self.compiled.pipeline is None and not self.has_history
         self.fingerprint = table_fingerprint(database, spec)
         self.table = mapped_table(
             spec.name, ((c.name, c.type, c.optional) for c in spec.columns), self.compiled.key_columns
@@ -135,7 +133,7 @@ class MappedTable:
                 else:
                     reason = f"the row has {size} bytes, {MAX_ROW_BYTES} are allowed"
                     self._tell(document, Problem("", reason, left_out=True), report)
-        except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:
+        except UNFORESEEN as error:
             # A value that nobody foresaw must not stop the stream: its rows are left out, and listed.
             reason = f"{type(error).__name__} while the row was made"
             self._tell(document, Problem("", reason, left_out=True), report)
@@ -143,7 +141,7 @@ class MappedTable:
         return found
 
     def _rows(self, document: Document, report: Report | None) -> Iterable[JsonRow]:
-        return self._one_row(document, report) if self._is_plain else self._many_rows(document, report)
+        return self._one_row(document, report) if self.is_plain else self._many_rows(document, report)
 
     def _many_rows(self, document: Document, report: Report | None) -> Iterator[JsonRow]:
         for found in self.compiled.rows(document):

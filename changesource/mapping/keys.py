@@ -41,27 +41,41 @@ _DOUBLE_EXPONENT = 308
 _NOT_FINITE = "the key is not a finite number"
 
 
+class KeyImage:
+    """A function from the value of ``field`` to the key column's; it raises ``ValueError`` with the reason.
+
+    ``kinds`` are the exact Python types of the values that it takes.
+    """
+
+    def __init__(self, id_type: IdType, column_type: ColumnType, field: str, allowed: Sequence[IdType]) -> None:
+        """See ``compile_key``."""
+        declared = [id_type] if id_type else [kind for kind in KEY_TYPES[column_type] if kind in allowed]
+        self._images = {kind: image for kind, (own, image) in _IMAGES[column_type].items() if own in declared}
+        self._wanted = (
+            f"declared is {id_type}" if id_type else f"a {column_type} key column takes {', '.join(declared)}"
+        )
+        self._field = field
+        self.column_type = column_type
+        self.kinds = frozenset(self._images)
+
+    def __call__(self, value: object) -> Key:
+        """The key column's value."""
+        image = self._images.get(type(value))
+        if image is None:
+            found = "missing" if value is MISSING else f"of type {type_name(value)}"
+            raise ValueError(f"{self._field} is {found}, {self._wanted}")
+        return image(value)
+
+
 def compile_key(
     id_type: IdType, column_type: ColumnType, field: str = "_id", allowed: Sequence[IdType] = ID_TYPES
-) -> Image:
-    """A function from the value of ``field`` to the key column's; it raises ``ValueError`` with the reason.
+) -> KeyImage:
+    """The image of ``field`` in a key column of ``column_type``.
 
     With ``id_type`` "" any of the ``allowed`` types goes that the column can hold, so `1` and `"1"` may meet in a
     string column.
     """
-    fitting = [kind for kind in KEY_TYPES[column_type] if kind in allowed]
-    declared = [id_type] if id_type else fitting
-    images = {kind: image for kind, (own, image) in _IMAGES[column_type].items() if own in declared}
-
-    def key(value: object) -> Key:
-        image = images.get(type(value))
-        if image is None:
-            wanted = f"declared is {id_type}" if id_type else f"a {column_type} key column takes {', '.join(declared)}"
-            found = "missing" if value is MISSING else f"of type {type_name(value)}"
-            raise ValueError(f"{field} is {found}, {wanted}")
-        return image(value)
-
-    return key
+    return KeyImage(id_type, column_type, field, allowed)
 
 
 def _exact_text(value: str) -> str:

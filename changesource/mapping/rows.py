@@ -19,10 +19,23 @@ from changesource.mapping.spec import ColumnSpec, Json, TableSpec
 from changesource.mapping.values import Converters, converters_of
 
 JsonRow: TypeAlias = dict[str, Json]
-# Name, the field ("" where it is read otherwise), the reader, converters, whether it may be null.
-_Column: TypeAlias = tuple[str, str, Callable[[Document], object], Converters, bool]
 # Name, the image, the reader (None: the document's ``_id``).
 _KeyColumn: TypeAlias = tuple[str, Image, Expression | None]
+# What code may raise at a value that nobody foresaw.
+UNFORESEEN = (ArithmeticError, LookupError, RecursionError, TypeError, ValueError)
+
+
+class Column(NamedTuple):
+    """A column besides the key's: where its values are read, and what becomes of them.
+
+    ``field`` is the document's field that it shows, "" where more than that takes reading.
+    """
+
+    name: str
+    field: str
+    read: Callable[[Document], object]
+    converters: Converters
+    optional: bool
 
 
 class Problem(NamedTuple):
@@ -37,7 +50,8 @@ class Problem(NamedTuple):
 class CompiledTable:
     """A table's mapping, ready to be applied; made by ``compile_table`` alone.
 
-    ``column_names`` begins with the key's; ``counts`` says how many values were replaced, by what was wrong with them
+    ``column_names`` begins with the key's, ``columns`` are those besides it; ``matches`` is the filter, if it has one,
+    which may raise ``ValueError``. ``counts`` says how many values were replaced, by what was wrong with them
     ("nul", "surrogate", "nan").
     """
 
@@ -45,9 +59,9 @@ class CompiledTable:
     column_names: tuple[str, ...]
     table_key: TableKey
     pipeline: Pipeline | None
+    matches: Predicate | None
+    columns: tuple[Column, ...]
     _keys: tuple[_KeyColumn, ...]
-    _matches: Predicate | None
-    _columns: tuple[_Column, ...]
     counts: Counter[str] = field(default_factory=Counter)
 
     @property
@@ -72,7 +86,7 @@ class CompiledTable:
         Of two rows with one key the first stays.
         """
         try:
-            if self._matches is not None and not self._matches(document):
+            if self.matches is not None and not self.matches(document):
                 return
             shaped = (document,) if self.pipeline is None else self.pipeline(document)
         except PipelineFailed as exc:
@@ -102,9 +116,9 @@ class CompiledTable:
 
         None where the filter leaves it out; ``RowRejected`` where the document gives no valid row.
         """
-        if self._matches is not None:
+        if self.matches is not None:
             try:
-                if not self._matches(document):
+                if not self.matches(document):
                     return None, ()
             except ValueError as exc:
                 raise RowRejected("", f"filter: {exc}") from exc
@@ -114,7 +128,7 @@ class CompiledTable:
         row = self._key(document_id, document)
         errors: tuple[RowRejected, ...] = ()
         counts = self.counts
-        for name, plain, read, converters, optional in self._columns:
+        for name, plain, read, converters, optional in self.columns:
             try:
                 value = document.get(plain) if plain else read(document)
                 converted = None if value is None else converters[type(value)](value, counts)
@@ -165,21 +179,22 @@ def compile_table(spec: TableSpec) -> CompiledTable:
         column_names=(*spec.primary_key, *(column.name for column in others)),
         table_key=key,
         pipeline=pipeline if spec.pipeline else None,
+        matches=matches,
+        columns=tuple(_compile_column(spec, column, f"{place}.columns.{column.name}") for column in others),
         _keys=tuple((column.name, column.image, column.read) for column in key.columns),
-        _matches=matches,
-        _columns=tuple(_compile_column(spec, column, f"{place}.columns.{column.name}") for column in others),
     )
 
 
-def _compile_column(spec: TableSpec, column: ColumnSpec, place: str) -> _Column:
+def _compile_column(spec: TableSpec, column: ColumnSpec, place: str) -> Column:
     converters = converters_of(column.type, spec.large_integers)
     if column.path:
         path = split_path(column.path, f"{place}.path")
-        return column.name, path[0] if len(path) == 1 else "", reader(path), converters, column.optional
+        field = path[0] if len(path) == 1 else ""
+        return Column(column.name, field, reader(path), converters, column.optional)
     expression = compile_expression(column.expression, f"{place}.expression")
 
     def read(document: Mapping[str, object]) -> object:
         value = expression(document)
         return None if value is MISSING else value
 
-    return column.name, "", read, converters, column.optional
+    return Column(column.name, "", read, converters, column.optional)

@@ -228,6 +228,10 @@ def _json(value: object, counts: Counter[str], depth: int = 0) -> Json:
     """A value of any type as JSON, ``depth`` levels below the column's value."""
     if depth > MAX_DEPTH:
         raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
+    # First, since most values are none of the others.
+    convert_scalar = _JSON_SCALARS.get(type(value))
+    if convert_scalar is not None:
+        return convert_scalar(value, counts)
     if isinstance(value, dict):
         return {clean(name, counts): _json(inner, counts, depth + 1) for name, inner in value.items()}
     if isinstance(value, list):

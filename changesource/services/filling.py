@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from time import monotonic
@@ -17,6 +17,7 @@ from typing import TypeAlias, TypeVar
 
 from changesource.backoff import Backoff
 from changesource.exceptions import SourceRefused, SourceUnavailable, TableStopped
+from changesource.mapping.blocks import Blocks, EncodedRows
 from changesource.mapping.compiled import CompiledMapping, MappedTable, Report
 from changesource.protocol.watermark import Watermark
 from changesource.services.correcting import correct
@@ -70,29 +71,41 @@ class _Rows:
     """Encoded rows of one table that wait to be sent; ``progress`` counts those that were taken.
 
     In an initial sync they are lists that go into one ``backfill`` frame; later each is an ``insert`` frame, since
-    zero-cache takes ``backfill`` only there.
+    zero-cache takes ``backfill`` only there, and does not wait.
     """
 
     table: MappedTable
     backfill: bool
     progress: CopyProgress
-    rows: list[bytes] = field(default_factory=list)
+    rows: list[EncodedRows] = field(default_factory=list)
+    count: int = 0
     size: int = 0
 
-    def add(self, document: Mapping[str, object], report: Report) -> bool:
-        """Add the document's rows; True once there is enough to send."""
-        rows = self.table.encoded(document, self.table.values if self.backfill else self.table.inserts, report)
-        self.rows += rows
-        self.size += sum(map(len, rows))
-        return len(self.rows) >= FRAME_ROWS or self.size >= FRAME_BYTES
+    def __post_init__(self) -> None:
+        self._blocks = Blocks(self.table, FRAME_ROWS, FRAME_BYTES)
 
-    def taken(self, watermark: Watermark) -> list[bytes]:
-        """Return what waits, as frames of the transaction of ``watermark``, and forget it."""
-        rows, self.rows, self.size = self.rows, [], 0
-        self.progress.rows += len(rows)
-        if not self.backfill or not rows:
-            return rows
-        return [self.table.frames.backfill(self.table.columns, rows, watermark)]
+    def frames(self, documents: Sequence[Document], report: Report, watermark: Watermark) -> Iterator[bytes]:
+        """Give what is to be sent of ``documents``, as frames of the transaction of ``watermark``; the rest waits."""
+        if not self.backfill:
+            for document in documents:
+                rows = self.table.encoded(document, self.table.inserts, report)
+                self.progress.rows += len(rows)
+                yield from rows
+            return
+        for some in self._blocks.encoded(documents, report):
+            if self.count + some.rows > FRAME_ROWS or self.size + len(some.body) > FRAME_BYTES:
+                yield from self.rest(watermark)
+            self.rows.append(some)
+            self.count += some.rows
+            self.size += len(some.body)
+
+    def rest(self, watermark: Watermark) -> Iterator[bytes]:
+        """Give what waits, as a frame of the transaction of ``watermark``, and forget it."""
+        if self.rows:
+            bodies = [some.body for some in self.rows]
+            self.progress.rows += self.count
+            self.rows, self.count, self.size = [], 0, 0
+            yield self.table.frames.backfill(self.table.columns, bodies, watermark)
 
 
 class Filling:
@@ -204,17 +217,12 @@ class Filling:
         finally:
             if sending is not None:
                 sending.cancel()
-        await downstream.frames(frame for rows in tables for frame in rows.taken(downstream.opened))
+        await downstream.frames(frame for rows in tables for frame in rows.rest(downstream.opened))
         return done
 
-    def _frames(self, batch: Iterable[Document], tables: list[_Rows], watermark: Watermark) -> list[bytes]:
+    def _frames(self, batch: Sequence[Document], tables: list[_Rows], watermark: Watermark) -> list[bytes]:
         """Return what is to be sent of a batch; the rest waits in ``tables`` for more."""
-        frames: list[bytes] = []
-        for document in batch:
-            for rows in tables:
-                if rows.add(document, self._report):
-                    frames += rows.taken(watermark)
-        return frames
+        return [frame for rows in tables for frame in rows.frames(batch, self._report, watermark)]
 
     async def _sent(self, sending: asyncio.Task[None]) -> bool:
         """Wait until it has ended; False where that takes long and others wait for a turn."""

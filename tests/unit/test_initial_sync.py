@@ -124,6 +124,21 @@ async def test_rows_are_sent_in_frames_of_bounded_size(monkeypatch: pytest.Monke
     assert sizes.count(20) >= 2
 
 
+async def test_rows_of_any_size_are_sent_in_frames_of_bounded_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Frames are filled by what comes in several batches; only a row that is too large for one has its own."""
+    monkeypatch.setattr(filling, "FRAME_BYTES", 3000)
+    source = ScriptedSource(snapshot_batch=7)
+    for number in range(100):
+        source.insert("messages", {"_id": f"{number:03}", "body": "x" * (5000 if number % 40 == 20 else 100)})
+    snapshot = await Snapshot(source, compiled().published(["talk"])).run()
+    snapshot.check()
+    frames = [json.loads(frame)[1]["rowValues"] for frame in snapshot.frames if '"backfill"' in frame]
+    sizes = [len(json.dumps(rows, separators=(",", ":"))) - 2 for rows in frames]
+    assert all(size <= 3000 or len(rows) == 1 for size, rows in zip(sizes, frames, strict=True))
+    assert [row[0] for rows in frames for row in rows] == [f"{number:03}" for number in range(100)]
+    assert len(frames) < 14
+
+
 async def test_writes_during_the_copy_are_replayed_in_the_same_transaction() -> None:
     """Before, within and behind what was copied, on either side of its cursor."""
     source = ScriptedSource(snapshot_batch=10)
