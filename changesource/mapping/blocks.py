@@ -136,14 +136,18 @@ class Blocks:
             for document in documents:
                 yield from self._plainly(document, report)
             return
-        self._at_once = min(self._most_rows, max(1, count * self._most_bytes * 3 // (len(body) * 4)))
-        if len(body) <= self._most_bytes:
+        size = len(body)
+        self._at_once = min(self._most_rows, max(1, count * self._most_bytes * 3 // (size * 4)))
+        if size <= self._most_bytes:
             yield EncodedRows(body, count)
-        elif count == 1:
+            return
+        # Before its parts are made: together they are as large.
+        del body
+        if count == 1:
             # Whether it is too large is said there.
             yield from self._plainly(documents[0], report)
         else:
             # In two parts at least, so that rows of unlike sizes are encoded no more than a few times.
-            size = -(-count // -(-len(body) // self._most_bytes))
-            for start in range(0, count, size):
-                yield from self._encoded(documents[start : start + size], rows[start : start + size], report)
+            step = -(-count // -(-size // self._most_bytes))
+            for start in range(0, count, step):
+                yield from self._encoded(documents[start : start + step], rows[start : start + step], report)

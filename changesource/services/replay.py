@@ -46,8 +46,11 @@ async def batches(
                 continue
             try:
                 for event, foreseen in zip(events, transform.foreseen(events), strict=True):
-                    changes = transform.changes(event) if foreseen is None else foreseen
-                    for batch in grouping.add(event, changes, transform.refilled(event)):
+                    if foreseen is None:
+                        found = grouping.add(event, transform.changes(event), transform.refilled(event))
+                    else:
+                        found = grouping.add(event, foreseen)
+                    for batch in found:
                         yield batch
             except TableStopped:
                 for batch in grouping.let_go():

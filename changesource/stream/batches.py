@@ -159,7 +159,7 @@ class BatchBuilder:
     """Collects runs until they become a batch; ``rows`` and ``size`` (bytes) say how large it has grown.
 
     ``end`` is the cluster time of the last event, whatever it did, 0 without one; ``transactions`` counts the builders
-    that were appended.
+    that were taken over.
     """
 
     __slots__ = (
@@ -202,17 +202,20 @@ class BatchBuilder:
         """Say that these tables must be read again, since the event at ``cluster_time``."""
         self._refill.update(dict.fromkeys(tables, cluster_time))
 
-    def append(self, other: BatchBuilder) -> None:
-        """Take over what ``other`` holds, which follows what is here."""
-        self.end = other.end
+    def take(self, other: BatchBuilder) -> None:
+        """Take over what ``other`` holds, which follows what is here; it is empty then, and follows this."""
+        self.end = other.follows = other.end
         self._runs += other._runs
         self._frames += other._frames
         if other._refill or other._withheld:
             self._refill |= other._refill
             self._withheld |= other._withheld
+            other._refill, other._withheld = {}, set()
         self.rows += other.rows
         self.transactions += 1
         self.size += other.size
+        other._runs, other._frames = [], []
+        other.end = other.rows = other.size = 0
 
     def build(self, *, final: bool = True) -> Batch:
         """Return the batch."""

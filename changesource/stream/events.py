@@ -65,13 +65,14 @@ def read_event(raw: Mapping[str, object], barrier_collection: str) -> Event | No
     cluster_time = raw.get("clusterTime")
     if kind is None or not isinstance(cluster_time, Timestamp):
         return None
-    collection = _text(raw.get("ns"), "coll")
-    document = _document(raw.get("fullDocument"))
+    collection, document = _name(raw.get("ns")), raw.get("fullDocument")
+    if not isinstance(document, dict):
+        document = None
     # A rename of it is one of whatever its target is.
     if collection == barrier_collection and kind != "rename":
         mark = document.get("mark") if document is not None else None
         return Event("barrier", to_cluster_time(cluster_time), collection, target=str(mark or ""))
-    key, session = raw.get("documentKey"), raw.get("lsid")
+    key, session, before = raw.get("documentKey"), raw.get("lsid"), raw.get("fullDocumentBeforeChange")
     return Event(
         kind,
         cluster_time.time << 32 | cluster_time.inc,
@@ -79,15 +80,11 @@ def read_event(raw: Mapping[str, object], barrier_collection: str) -> Event | No
         key.get("_id") if isinstance(key, dict) else None,
         document,
         (session.get("id"), raw.get("txnNumber")) if isinstance(session, dict) else None,
-        _text(raw.get("to"), "coll"),
-        _document(raw.get("fullDocumentBeforeChange")),
+        _name(raw.get("to")) if kind == "rename" else "",
+        before if isinstance(before, dict) else None,
     )
 
 
-def _document(value: object) -> Mapping[str, object] | None:
-    return value if isinstance(value, dict) else None
-
-
-def _text(value: object, name: str) -> str:
-    found = value.get(name) if isinstance(value, dict) else None
+def _name(namespace: object) -> str:
+    found = namespace.get("coll") if isinstance(namespace, dict) else None
     return found if isinstance(found, str) else ""

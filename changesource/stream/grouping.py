@@ -71,10 +71,10 @@ class Grouping:
             and (transaction is None or transaction != self._open_transaction)
         ):
             self._close(found)
-        if not self.waiting:
+        builder = self._open
+        if not (builder.end or self._closed.end or self._streaming):
             self._since = self._clock()
         self._open_time, self._open_transaction = cluster_time, transaction
-        builder = self._open
         builder.end = cluster_time
         for table, frames in changes:
             builder.add(cluster_time, table, frames)
@@ -107,9 +107,11 @@ class Grouping:
                 self._closed.rows + self._open.rows > rows or self._closed.size + self._open.size > size
             ):
                 found.append(self._flush())
-            self._closed.append(self._open)
+            self._closed.take(self._open)
             if self._closed.reaches(rows, size) or self._singly() or self._clock() - self._since >= self._bounds.age:
                 found.append(self._flush())
+            self._open_time = 0
+            return
         self._open = BatchBuilder(self._open_time, self._fingerprints)
         self._open_time = 0
 

@@ -63,7 +63,10 @@ class Transform:
         self._corrections = {} if corrections is None else corrections
 
     def foreseen(self, events: Sequence[Event]) -> list[Changes | None]:
-        """Return what ``changes`` gives of each event where that can be had of many at once; None where it cannot."""
+        """Return what ``changes`` gives of each event where that can be had of many at once; None where it cannot.
+
+        Nothing is to be read again after those that it can.
+        """
         found: list[Changes | None] = [None] * len(events)
         if self._corrections or len(events) < FEW:
             return found

@@ -143,6 +143,6 @@ def test_a_builder_takes_over_what_follows() -> None:
     second.add(2, "b", [b"y"])
     second.refill(["b"], 2)
     second.end = 3
-    first.append(second)
+    first.take(second)
     runs, frames = (Run(1, "a", 1), Run(2, "b", 1)), (b"x", b"y")
     assert first.build() == Batch(0, 3, {}, runs, frames, refill={"b": 2})
