@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from changesource.mapping.columns import convert_column, convert_key, read_column
-from changesource.mapping.compiled import MAX_ROW_BYTES, Encoder, MappedTable, Report
+from changesource.mapping.compiled import Encoder, MappedTable, Report, fits
 from changesource.mapping.documents import Salvaged
 from changesource.mapping.paths import MISSING, Document
 from changesource.mapping.rows import UNFORESEEN
@@ -63,15 +63,14 @@ class Blocks:
         None for a document that must go that way: it has no row, or may have something to report.
         """
         odd = bytearray(map(self._is_left, documents))
-        encode, overhead = encoder
-        names, longest = self._compiled.column_names, MAX_ROW_BYTES + overhead
+        encode, names = encoder.encode, self._compiled.column_names
         found: list[bytes | None] = []
         for row, left in zip(self._rows(documents, odd), odd, strict=True):
             try:
                 frame = None if left else encode(dict(zip(names, row, strict=True)))
             except UNFORESEEN:
                 frame = None
-            found.append(frame if frame is not None and len(frame) <= longest else None)
+            found.append(frame if frame is not None and fits(frame, encoder) else None)
         return found
 
     def _is_left(self, document: Document) -> bool:

@@ -54,6 +54,11 @@ class Encoder(NamedTuple):
     overhead: int
 
 
+def fits(frame: bytes, encoder: Encoder) -> bool:
+    """Whether the row that ``encoder`` made this frame of is not too large."""
+    return len(frame) - encoder.overhead <= MAX_ROW_BYTES
+
+
 def ignore_fault(fault: RowFault) -> None:
     """Take no note of ``fault``: the leading watcher and the initial sync report for everybody."""
 

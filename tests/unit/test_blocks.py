@@ -171,8 +171,23 @@ def check(spec: TableSpec, documents: Sequence[dict[str, Any]], most_rows: int =
     assert quick.counts == plain.counts
     assert quick.stopped == plain.stopped
     rows, found = b",".join(plain.rows), b",".join(quick.rows)
+    check_frames(spec, documents)
     # Where a table stops, nothing is sent of what came with that document.
     assert rows.startswith(found) if plain.stopped else found == rows
+
+
+def check_frames(spec: TableSpec, documents: Sequence[dict[str, Any]]) -> None:
+    """Each frame is the one that the document gives by itself, and where it has one there is nothing to report."""
+    quick, plain = MappedTable(spec, "db"), MappedTable(spec, "db")
+    found = Blocks(quick).frames(documents, quick.updates)
+    assert len(found) == len(documents)
+    for document, frame in zip(documents, found, strict=True):
+        if frame is not None:
+            faults: list[RowFault] = []
+            assert plain.encoded(document, plain.updates, faults.append) == [frame]
+            assert not faults
+    assert not quick.compiled.counts
+    assert not plain.compiled.counts
 
 
 @settings(max_examples=400, deadline=None)
@@ -256,6 +271,9 @@ def test_ordinary_documents_take_the_quick_way(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(MappedTable, "encoded", refuse)
     found = list(Blocks(MappedTable(spec, "db"), 1000, 2**20).encoded(documents, ignore_fault))
     assert [some.rows for some in found] == [1000, 1000]
+    mapped = MappedTable(spec, "db")
+    frames = Blocks(mapped).frames(documents, mapped.inserts)
+    assert [frame is not None for frame in frames] == [document["likes"] >= 500 for document in documents]
 
 
 @pytest.mark.parametrize("field", ["_id", "room", "text", "likes", "sent", "tags"])
