@@ -47,7 +47,10 @@ async def batches(
             try:
                 for event, foreseen in zip(events, transform.foreseen(events), strict=True):
                     if foreseen is None:
-                        found = grouping.add(event, transform.changes(event), transform.refilled(event))
+                        # Before a table may stop at the event.
+                        for batch in grouping.ended_by(event):
+                            yield batch
+                        found = grouping.add(event, list(transform.changes(event)), transform.refilled(event))
                     else:
                         found = grouping.add(event, foreseen)
                     for batch in found:

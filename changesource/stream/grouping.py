@@ -63,14 +63,8 @@ class Grouping:
 
     def add(self, event: Event, changes: TableChanges, refill: Collection[str] = ()) -> list[Batch]:
         """Add one event with the frames it makes; return the batches that are complete now."""
-        found: list[Batch] = []
+        found = self.ended_by(event)
         cluster_time, transaction = event.cluster_time, event.transaction
-        if (
-            self._open_time
-            and cluster_time != self._open_time
-            and (transaction is None or transaction != self._open_transaction)
-        ):
-            self._close(found)
         builder = self._open
         if not (builder.end or self._closed.end or self._streaming):
             self._since = self._clock()
@@ -82,6 +76,17 @@ class Grouping:
             builder.refill(refill, cluster_time)
         if builder.reaches(self._bounds.rows, self._bounds.size):
             self._stream(found)
+        return found
+
+    def ended_by(self, event: Event) -> list[Batch]:
+        """Return the batches that are complete since ``event``, which is to be added, begins another transaction."""
+        found: list[Batch] = []
+        if (
+            self._open_time
+            and event.cluster_time != self._open_time
+            and (event.transaction is None or event.transaction != self._open_transaction)
+        ):
+            self._close(found)
         return found
 
     def let_go(self) -> list[Batch]:

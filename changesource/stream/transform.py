@@ -76,7 +76,7 @@ class Transform:
                 alike.setdefault((event.collection, event.kind == "insert"), []).append(place)
         for (collection, inserted), places in alike.items():
             tables = self.mapping.by_collection.get(collection, ())
-            if all(table.is_plain for table in tables):
+            if tables and all(table.is_plain for table in tables):
                 documents = [cast("Document", events[place].document) for place in places]
                 columns = [
                     Blocks(table).frames(documents, table.inserts if inserted else table.updates) for table in tables
