@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any
 
 from pymongo import AsyncMongoClient
@@ -38,6 +40,20 @@ async def _next(cursor: AsyncRawBatchCursor[dict[str, Any]], need: Need) -> Sequ
             if documents := read_documents(reply, CODEC_OPTIONS):
                 return documents
     return ()
+
+
+async def _read_ahead(
+    cursor: AsyncRawBatchCursor[dict[str, Any]], need: Need
+) -> AsyncGenerator[Sequence[Document], None]:
+    """Give the documents of each reply, and read the next one meanwhile."""
+    reading = asyncio.create_task(to_its_end(_next(cursor, need)))
+    try:
+        while documents := await reading:
+            reading = asyncio.create_task(to_its_end(_next(cursor, need)))
+            yield documents
+    finally:
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
 
 
 def _after(batch: Sequence[Document], before: dict[str, object]) -> dict[str, object]:
@@ -100,8 +116,8 @@ class MongoCopy:
                         session=session,
                         collation=SIMPLE,
                     )
-                    async with cursor:
-                        while batch := await to_its_end(_next(cursor, self._need)):
+                    async with cursor, aclosing(_read_ahead(cursor, self._need)) as replies:
+                        async for batch in replies:
                             after = _after(batch, self._after)
                             self.resumable = after is not self._after
                             self._after = after
