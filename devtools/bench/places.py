@@ -6,8 +6,9 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Set
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Self
 from urllib.error import URLError
@@ -18,11 +19,12 @@ from pymongo import MongoClient
 from devtools.bench import dataset, processors
 from devtools.bench.reading import Counts
 from devtools.node import PROJECT
-from devtools.processes import ManagedProcess, ProcessError, free_port
+from devtools.processes import ManagedProcess, ProcessError, free_port, wait_until
 
 MANAGE = [sys.executable, str(PROJECT / "manage.py")]
 API_KEY = "for-benchmarks-only"
 START_SECONDS = 120
+SETTLE_SECONDS = 30  # KEEPALIVE_SECONDS, after which the watcher writes a heartbeat, is 10
 
 
 def environment() -> dict[str, str]:
@@ -71,6 +73,15 @@ class Replayed:
     def commands(self) -> int:
         """Return how many commands it was sent, but for hello."""
         return int(sum(self.ask()["commands"].values()))
+
+    def settle(self) -> None:
+        """Wait until all replicas hear the watcher and read nothing by themselves; the figures tell where they do not.
+
+        One that has just connected does until the next heartbeat.
+        """
+        with suppress(TimeoutError):
+            wait_until(lambda: self.ask()["streams"] <= 1, "one change stream", SETTLE_SECONDS, interval=0.5)
+        time.sleep(1)
 
 
 class Ours:
@@ -174,6 +185,10 @@ class Reading:
         """Its processes."""
         return self._process.pids()
 
+    def log_text(self) -> str:
+        """What it printed so far."""
+        return self._process.log_text()
+
     def wait_following(self, seconds: float = 60) -> None:
         """Wait until its connections follow."""
         self._process.wait_until(lambda: "following" in self._process.log_text(), "the reader to follow", seconds)
@@ -187,19 +202,21 @@ class Reading:
         return [Counts(**one) for one in found["counts"]]
 
 
-def bare_rate(what: str, *options: str, cores: Set[int] = processors.MEASURED) -> float:
+class Bare(ManagedProcess):
+    """``devtools.bench.bare`` while it runs."""
+
+    def __init__(self, directory: Path, *args: str, cores: Set[int] = processors.OTHERS) -> None:
+        command = [sys.executable, "-m", "devtools.bench.bare", *args]
+        with processors.pinned(cores):
+            super().__init__(command, directory / f"bare-{free_port()}.log", environment(), cwd=PROJECT)
+
+
+def bare_rate(directory: Path, *args: str, cores: Set[int] = processors.MEASURED) -> float:
     """Run ``devtools.bench.bare`` to its end; return the rate that it tells."""
-    command = [sys.executable, "-m", "devtools.bench.bare", what, *options]
-    with processors.pinned(cores):
-        done = subprocess.run(
-            command,
-            env=environment(),
-            cwd=PROJECT,
-            capture_output=True,
-            text=True,
-            timeout=START_SECONDS,
-            check=False,
-        )
-    if done.returncode:
-        raise ProcessError(f"bare {what} ended with {done.returncode}: {done.stderr}")
-    return float(json.loads(done.stdout)["rate"])
+    process = Bare(directory, *args, cores=cores)
+    try:
+        if process.wait(START_SECONDS):
+            raise ProcessError(f"bare {args[0]} failed. {process.log_tail()}")
+    finally:
+        process.kill()
+    return float(json.loads(process.log_text().splitlines()[-1])["rate"])

@@ -46,7 +46,7 @@ class Meter:
     def __init__(self, **trees: Callable[[], set[int]]) -> None:
         """Each tree is given by what returns its processes now. The clock starts here."""
         self._trees = trees
-        self.seconds = 0.0
+        self.seconds = self.ended = 0.0
         self.start()
 
     def start(self) -> None:
@@ -55,6 +55,7 @@ class Meter:
         self._began = time.monotonic()
 
     def stop(self) -> dict[str, float]:
-        """Return each tree's processor seconds since the start."""
-        self.seconds = time.monotonic() - self._began
+        """Return each tree's processor seconds since the start; ``seconds`` and ``ended`` (monotonic) tell when."""
+        self.ended = time.monotonic()
+        self.seconds = self.ended - self._began
         return {name: round(cpu_seconds(pids()) - self._before[name], 3) for name, pids in self._trees.items()}

@@ -11,6 +11,7 @@ import json
 import selectors
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from urllib.parse import urlencode, urlsplit
 
@@ -19,8 +20,8 @@ from devtools.bench import websocket
 READ_BYTES = 1024 * 1024
 COMMIT = b'["commit"'
 DATA = b'["data",{"tag":"'
-BACKFILL = b"backfill"
-ROW_TAGS = (b"insert", b"update", b"delete")
+BACKFILL = DATA + b"backfill"
+ROW = (DATA + b"insert", DATA + b"update", DATA + b"delete")
 CONTROL = b'["control"'
 CONNECT_SECONDS = 30
 
@@ -47,11 +48,18 @@ class SourceEnded(Exception):
 class Connection:
     """One replica. Without ``watermark`` it asks for the initial sync."""
 
-    def __init__(self, url: str, app_id: str, watermark: str = "", replica_version: str = "") -> None:
-        """Connect; returns once the WebSocket is open."""
+    def __init__(
+        self,
+        url: str,
+        app_id: str,
+        watermark: str = "",
+        replica_version: str = "",
+        heard: Callable[[bytes, float], None] | None = None,
+    ) -> None:
+        """Connect; returns once the WebSocket is open. ``heard`` is called with each row's frame, and when it came."""
+        self._heard = heard
         self.counts = Counts(watermark=watermark, replica_version=replica_version, began=time.monotonic())
         self._buffer = bytearray()
-        self._view_at = 0
         parts = urlsplit(url)
         query = {"appID": app_id, "shardNum": "0"}
         if watermark:
@@ -100,11 +108,12 @@ class Connection:
                 continue
             counts.frames += 1
             counts.size += length
-            if buffer.startswith(DATA, start):
-                if buffer.startswith(ROW_TAGS, start + len(DATA)):
-                    counts.rows += 1
-                elif buffer.startswith(BACKFILL, start + len(DATA)):
-                    counts.rows += buffer.count(b"],[", start, place) + 1
+            if buffer.startswith(ROW, start):
+                counts.rows += 1
+                if self._heard is not None:
+                    self._heard(bytes(buffer[start:place]), now)
+            elif buffer.startswith(BACKFILL, start):
+                counts.rows += buffer.count(b"],[", start, place) + 1
             elif buffer.startswith(COMMIT, start):
                 self._commit(bytes(buffer[start:place]), answers)
             elif buffer.startswith(CONTROL, start):
@@ -152,14 +161,21 @@ def read_all(connections: list[Connection], rows: int, commits: int, seconds: fl
                     left -= 1
 
 
-def synced(url: str, app_id: str, seconds: float) -> Counts:
-    """Take an initial sync; return what it brought."""
-    connection = Connection(url, app_id)
+def synced(url: str, names: list[str], seconds: float) -> list[Counts]:
+    """Take the initial sync of each replica, all at the same time; return what each brought."""
+    connections = [Connection(url, name) for name in names]
     try:
-        read_all([connection], 0, 1, seconds)
+        read_all(connections, 0, 1, seconds)
     finally:
-        connection.close()
-    return connection.counts
+        for connection in connections:
+            connection.close()
+    return [connection.counts for connection in connections]
+
+
+def tell(frame: bytes, moment: float) -> None:
+    """Print which update a frame brings, and when it came."""
+    likes = json.loads(frame)[1]["new"]["likes"]
+    print(json.dumps({"likes": likes, "moment": moment}), flush=True)
 
 
 def main() -> None:
@@ -171,6 +187,7 @@ def main() -> None:
     parser.add_argument("--watermark", default="", help="follow from there, instead of an initial sync")
     parser.add_argument("--replica-version", default="")
     parser.add_argument("--follow", action="store_true", help="follow after the initial sync")
+    parser.add_argument("--times", action="store_true", help="print a line for each row")
     parser.add_argument("--rows", type=int, default=0, help="read until there are so many (of those that follow)")
     parser.add_argument("--commits", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=120.0, help="at most; or just so long, without a number")
@@ -178,11 +195,12 @@ def main() -> None:
     names = [f"{chosen.app_id}{n}" if chosen.connections > 1 else chosen.app_id for n in range(chosen.connections)]
     places = {name: (chosen.watermark, chosen.replica_version) for name in names}
     if not chosen.watermark:
-        counts = [synced(chosen.url, name, chosen.seconds) for name in names]
+        counts = synced(chosen.url, names, chosen.seconds)
         places = {name: (c.watermark, c.replica_version) for name, c in zip(names, counts, strict=True)}
     if chosen.watermark or chosen.follow:
         wanted = chosen.rows, chosen.commits if chosen.rows or chosen.commits else 1 << 60
-        connections = [Connection(chosen.url, name, *places[name]) for name in names]
+        heard = tell if chosen.times else None
+        connections = [Connection(chosen.url, name, *places[name], heard) for name in names]
         print("following", flush=True)
         read_all(connections, *wanted, chosen.seconds)
         counts = [connection.counts for connection in connections]

@@ -27,7 +27,7 @@ def snapshot_source(setup: Setup) -> Figures:
     with Replayed(setup.directory, documents) as mongodb, Ours(setup.directory / "ours", mongodb.uri) as ours:
         ours.serve()
         for number in range(setup.rounds + 1):
-            bare = bare_rate("decode", "--count", str(documents))
+            bare = bare_rate(setup.directory, "decode", "--count", str(documents))
             meter = Meter(ours=ours.pids, replayed=mongodb.pids)
             with Reading(setup.directory, ours.url, "--app-id", f"snapshot{number}") as reading:
                 (counts,) = reading.counts(PATIENCE)
@@ -63,7 +63,7 @@ def live_source(setup: Setup) -> Figures:
             options = ["--app-id", app, "--follow", "--rows", str(changes)]
             with Reading(setup.directory, ours.url, *options) as reading:
                 reading.wait_following()
-                time.sleep(QUIET_SECONDS)  # it catches up with what there is, which no condition tells
+                mongodb.settle()
                 after = int(mongodb.ask()["last"])
                 shown = float(mongodb.ask(updates=changes)["moment"])
                 (joined,) = reading.counts(PATIENCE)
@@ -75,7 +75,9 @@ def live_source(setup: Setup) -> Figures:
             with Reading(setup.directory, ours.url, *options) as reading:
                 (counts,) = reading.counts(PATIENCE)
             cpu = {**meter.stop(), "reader": reading.cpu}
-            bare = bare_rate("watch", "--uri", mongodb.uri, "--after", str(after), "--count", str(changes))
+            bare = bare_rate(
+                setup.directory, "watch", "--uri", mongodb.uri, "--after", str(after), "--count", str(changes)
+            )
             rate = rows_per_second(counts)
             say(f"live_source {number}: {rate:,.0f} changes/s, bare watch {bare:,.0f}, cpu {cpu}")
             if number:

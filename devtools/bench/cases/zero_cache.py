@@ -86,7 +86,7 @@ def live_zero_cache(setup: Setup) -> Figures:
         for number in range(setup.rounds + 1):
             ceiling = generated(setup, caches, changes, by=100)
             with caches.cache(ours.url) as cache:
-                time.sleep(SETTLE_SECONDS)
+                mongodb.settle()
                 meter = Meter(ours=ours.pids, replayed=mongodb.pids, zero_cache=cache.pids, postgres=caches.pids)
                 shown = mongodb.ask(updates=changes)
                 ended = wait_stored(cache, int(shown["last"]), PATIENCE)
