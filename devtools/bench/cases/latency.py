@@ -39,7 +39,7 @@ def latency(setup: Setup) -> Figures:
             database = SecantusDB(directory, test_commands=False)
             database.start()
             stack.callback(database.kill)
-            ours = stack.enter_context(_ours(stack, directory, database, over_redis=name == "over_redis"))
+            ours = _ours(stack, directory, database, over_redis=name == "over_redis")
             meter = Meter(ours=ours.pids, secantusdb=database.pids)
             measured = _measured(stack, setup, ours, database)
             cpu = meter.stop()
