@@ -14,7 +14,7 @@ help:
 	@echo "make test      lint, and every test but the slow ones"
 	@echo "make test-all  lint, and every test"
 	@echo "make chaos     for half an hour, have everything fail while writers never stop (SEED=, SECONDS_OF_CHAOS=)"
-	@echo "make bench     measure what mapping costs beside decoding, into docs/benchmarks"
+	@echo "make bench     measure it against ceilings, into docs/benchmarks (half an hour; BENCH=--quick to see it work)"
 	@echo "make lint      ruff, mypy and the rules on imports"
 	@echo "make install   the virtual environment alone ($(VENV))"
 
@@ -60,5 +60,6 @@ SECONDS_OF_CHAOS ?= 1800
 chaos: services
 	$(BIN)/python -m tests.chaos --seconds $(SECONDS_OF_CHAOS) $(if $(SEED),--seed $(SEED))
 
-bench: install
-	$(BIN)/python -m devtools.bench.mapping
+bench: services
+	$(if $(BENCH),,$(BIN)/python -m devtools.bench.mapping)
+	$(BIN)/python -m devtools.bench $(BENCH)

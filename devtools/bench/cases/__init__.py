@@ -1,0 +1,1 @@
+"""What is measured, a function each. Every one starts all that it needs and ends it."""
