@@ -24,6 +24,7 @@ from devtools.processes import ManagedProcess, ProcessError, free_port, wait_unt
 MANAGE = [sys.executable, str(PROJECT / "manage.py")]
 API_KEY = "for-benchmarks-only"
 START_SECONDS = 120
+BEGIN_SECONDS = 3
 SETTLE_SECONDS = 30  # KEEPALIVE_SECONDS, after which the watcher writes a heartbeat, is 10
 
 
@@ -77,8 +78,10 @@ class Replayed:
     def settle(self) -> None:
         """Wait until all replicas hear the watcher and read nothing by themselves; the figures tell where they do not.
 
-        One that has just connected does until the next heartbeat.
+        One that has just connected does until the next heartbeat, and begins a moment after it has connected.
         """
+        with suppress(TimeoutError):
+            wait_until(lambda: self.ask()["streams"] > 1, "a replica that reads", BEGIN_SECONDS)
         with suppress(TimeoutError):
             wait_until(lambda: self.ask()["streams"] <= 1, "one change stream", SETTLE_SECONDS, interval=0.5)
         time.sleep(1)
