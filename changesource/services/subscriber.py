@@ -14,7 +14,7 @@ from typing import Any
 from changesource.backoff import Backoff
 from changesource.services.mailbox import Mailbox
 from changesource.services.publisher import LAYER_ERRORS, Layer
-from changesource.stream.batches import decode
+from changesource.stream.batches import Batch, decode
 
 logger = logging.getLogger(__name__)
 REJOIN_SECONDS = 60.0
@@ -29,12 +29,18 @@ class Subscriber:
         self._group = group
         self._mailboxes: set[Mailbox] = set()
         self._task: asyncio.Task[None] | None = None
+        self._last: tuple[Batch, int] | None = None
         self.received = 0
         self.unreadable = 0
 
     def attach(self, mailbox: Mailbox) -> None:
-        """Begin to fill ``mailbox``; the first one starts the receiver."""
+        """Begin to fill ``mailbox``, with the last batch that came; the first one starts the receiver.
+
+        A replica that has read up to that batch itself can follow the layer at once, where nothing is written.
+        """
         self._mailboxes.add(mailbox)
+        if self._last is not None:
+            mailbox.offer(*self._last)
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._run(), name="layer-subscriber")
 
@@ -43,7 +49,7 @@ class Subscriber:
         self._mailboxes.discard(mailbox)
         if not self._mailboxes and self._task is not None:
             self._task.cancel()
-            self._task = None
+            self._task = self._last = None
 
     async def _run(self) -> None:
         backoff = Backoff("layer")
@@ -94,6 +100,7 @@ class Subscriber:
             logger.warning("unreadable batch", extra={"bytes": len(payload), "unreadable": self.unreadable})
             return
         self.received += 1
+        self._last = batch, len(payload)
         for mailbox in self._mailboxes:
             mailbox.offer(batch, len(payload))
 

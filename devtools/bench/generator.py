@@ -45,13 +45,13 @@ class Frames:
 
     def _snapshot(self) -> Iterator[bytes]:
         watermark, table = self._watermark(0), self._table
-        yield messages.begin(watermark).encode()
-        yield from (frame.encode() for frame in messages.create_tables([table.table], APP_ID, 0))
+        yield messages.begin(watermark)
+        yield from messages.create_tables([table.table], APP_ID, 0)
         numbers = iter(range(self._documents))
         while some := list(islice(numbers, FRAME_ROWS)):
             rows = [row for n in some for row in table.encoded(dataset.document(n), table.values, ignore_fault)]
             yield table.frames.backfill(table.columns, rows, watermark)
-        yield messages.commit(watermark).encode()
+        yield messages.commit(watermark)
 
     def _updates(self, updates: int, by: int) -> Iterator[bytes]:
         table = self._table
@@ -59,9 +59,9 @@ class Frames:
         frames = [f for n in range(known) for f in table.encoded(dataset.updated(n), table.updates, ignore_fault)]
         for number in range(updates // by):
             watermark = self._watermark(number + 1)
-            yield messages.begin(watermark).encode()
+            yield messages.begin(watermark)
             yield from (frames[n % known] for n in range(number * by, (number + 1) * by))
-            yield messages.commit(watermark).encode()
+            yield messages.commit(watermark)
 
 
 def chunks(payloads: Iterable[bytes]) -> Iterator[bytes]:

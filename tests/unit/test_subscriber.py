@@ -6,12 +6,15 @@ import asyncio
 import gc
 
 import pytest
+from channels.layers import InMemoryChannelLayer
 from channels_redis.core import RedisChannelLayer
 from redis.exceptions import RedisError
 
 from changesource.redis_layer import QuietRedisLayer
 from changesource.services.mailbox import Mailbox
+from changesource.services.publisher import Publisher
 from changesource.services.subscriber import Subscriber
+from changesource.stream.batches import Batch
 from devtools.processes import free_port
 from tests.harness.waiting import until
 
@@ -59,6 +62,28 @@ async def test_a_layer_that_fails_twice_at_once_is_lost_once(caplog: pytest.LogC
     gc.collect()
     assert "channel layer lost" in caplog.text
     assert [record for record in caplog.records if record.name == "asyncio"] == []
+
+
+async def test_who_comes_later_hears_what_came_last() -> None:
+    """So that it can tell, where nothing is written, that the layer leads on from where it stands."""
+    layer = InMemoryChannelLayer()
+    subscriber, publisher = Subscriber(layer), Publisher(layer)
+    first, second, third = Mailbox(), Mailbox(), Mailbox()
+    subscriber.attach(first)
+    await until(lambda: bool(layer.groups))
+    await publisher.publish(Batch(1, 5, {"t": "1"}))
+    await publisher.publish(Batch(5, 7, {"t": "1"}))
+    await until(lambda: subscriber.received == 2)
+    subscriber.attach(second)
+    assert not second.connects(6, {"t": "2"})
+    subscriber.attach(third)
+    assert third.connects(7, {"t": "1"})
+    for mailbox in (first, second, third):
+        subscriber.detach(mailbox)
+    late = Mailbox()
+    subscriber.attach(late)
+    assert not late.waiting, "the receiver was gone meanwhile"
+    subscriber.detach(late)
 
 
 async def test_a_received_message_that_redis_cannot_forget_is_nobodys_failure() -> None:
