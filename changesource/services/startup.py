@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import secrets
@@ -30,6 +31,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 MIGRATION_LOCK = 0x7A65726F  # any number that is ours
 LOAD_TRIES = 5
+COLLECTED_AT = 50_000  # objects; a reply's documents are about as many
 # Seconds that a process waits for its database at the start; then its supervisor may start it again.
 DATABASE_PATIENCE = 60.0
 FIRST_API_KEY = "first"
@@ -69,6 +71,18 @@ def prepare(chosen: Settings) -> None:
     """Do ``load_mappings`` and ``check_source``; a database that goes away meanwhile is waited for again."""
     patiently(lambda: load_mappings(chosen))
     patiently(lambda: check_source(chosen))
+    _spare_collections()
+
+
+def _spare_collections() -> None:
+    """Have the garbage collector leave alone what is loaded by now, and come less often.
+
+    Documents are decoded by the thousand and freed by their last reference. Each time so many are made it would look
+    for cycles in them, and now and then in all that Django is.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(COLLECTED_AT, 20, 20)
 
 
 @contextmanager
