@@ -175,7 +175,7 @@ class Watcher:
         if not batch.final:
             self._too_large = True
             return
-        if batch.runs and batch.runs[-1].table == BARRIER:
+        if batch.runs and batch.runs[-1][1] == BARRIER:
             self._last_barrier = monotonic()
         if self._too_large:
             # A transaction that is too large for the layer is only announced; replicas read it themselves.

@@ -14,7 +14,7 @@ from time import monotonic
 from changesource.stream.batches import Batch, BatchBuilder
 from changesource.stream.events import Event
 
-TableChanges = Iterable[tuple[str, list[bytes] | None]]
+TableChanges = Iterable[tuple[str, Collection[bytes] | None]]
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ class Correction:
 # Fewer events are not worth the preparation.
 FEW = 4
 CHANGED = ("insert", "update", "replace")
-Changes: TypeAlias = Iterable[tuple[str, list[bytes] | None]]
+Changes: TypeAlias = Iterable[tuple[str, Sequence[bytes] | None]]
 """For each table that an event touches, its name and the frames (maybe none); None for frames that are withheld."""
 Corrections: TypeAlias = dict[tuple[str, str], Correction]
 """By collection and ``_id`` as it is shown."""
@@ -81,10 +81,9 @@ class Transform:
                 columns = [
                     Blocks(table).frames(documents, table.inserts if inserted else table.updates) for table in tables
                 ]
-                names = [table.name for table in tables]
                 for place, frames in zip(places, zip(*columns, strict=True), strict=True):
                     if None not in frames:
-                        found[place] = [(name, [frame]) for name, frame in zip(names, frames, strict=True)]
+                        found[place] = [(table.name, (frame,)) for table, frame in zip(tables, frames, strict=True)]
         return found
 
     def changes(self, event: Event) -> Changes:

@@ -79,13 +79,13 @@ async def test_a_transaction_larger_than_a_batch_is_never_split(
     mongo["items"].insert_one({"_id": "after", "name": "x"})
     ended = await source.barrier("test")
     found = await collect(source, mapping, began, ended)
-    rows = [(batch, run) for batch in found for run in batch.runs if run.table == "item"]
-    times = {run.cluster_time for _, run in rows if run.frames}
-    large = max(times, key=lambda time: sum(run.frames for _, run in rows if run.cluster_time == time))
-    pieces = [batch for batch, run in rows if run.cluster_time == large]
-    assert sum(run.frames for _, run in rows if run.cluster_time == large) == OPERATIONS
+    rows = [(batch, run) for batch in found for run in batch.runs if run[1] == "item"]
+    times = {run[0] for _, run in rows if run[2]}
+    large = max(times, key=lambda time: sum(run[2] for _, run in rows if run[0] == time))
+    pieces = [batch for batch, run in rows if run[0] == large]
+    assert sum(run[2] for _, run in rows if run[0] == large) == OPERATIONS
     assert [piece.final for piece in pieces[:-1]] == [False] * (len(pieces) - 1)
-    assert all(run.cluster_time == large for piece in pieces for run in piece.runs), "nothing else is in it"
+    assert all(run[0] == large for piece in pieces for run in piece.runs), "nothing else is in it"
     assert len({(piece.follows, piece.end) for piece in pieces}) == 1
 
 

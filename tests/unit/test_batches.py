@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from changesource.protocol.messages import dumps
-from changesource.stream.batches import BARRIER, Batch, BatchBuilder, Run, decode, encode
+from changesource.stream.batches import BARRIER, Batch, BatchBuilder, decode, encode
 
 PRINTS = {"a": "0a", "b": "0b"}
 FRAMES = st.text(max_size=20).map(lambda text: orjson.dumps(["data", text.encode("utf-8", "replace").decode()]))
@@ -88,14 +88,14 @@ def test_no_bytes_are_another_error(payload: bytes) -> None:
 
 def test_frames_that_hold_escaped_line_breaks_stay_whole() -> None:
     frame = dumps(["data", "a\nb\r\n\u2028"])
-    assert decode(encode(Batch(1, 2, {}, (Run(2, "a", 1),), (frame,)))).frames == (frame,)
+    assert decode(encode(Batch(1, 2, {}, ((2, "a", 1),), (frame,)))).frames == (frame,)
 
 
 BATCH = Batch(
     10,
     19,
     PRINTS,
-    (Run(11, "a", 2), Run(11, "b", 1), Run(13, BARRIER, 0), Run(15, "a", 0), Run(17, "b", 2)),
+    ((11, "a", 2), (11, "b", 1), (13, BARRIER, 0), (15, "a", 0), (17, "b", 2)),
     (b"a1", b"a2", b"b1", b"b2", b"b3"),
 )
 
@@ -132,7 +132,7 @@ def test_frames_of_one_event_and_table_are_one_run() -> None:
     builder.add(2, "b", [b"zz"])
     builder.end = 2
     batch = builder.build()
-    assert batch.runs == (Run(1, "a", 2), Run(1, "b", 0), Run(2, "b", 1))
+    assert batch.runs == ((1, "a", 2), (1, "b", 0), (2, "b", 1))
     assert (builder.rows, builder.size) == (3, 4)
 
 
@@ -144,5 +144,5 @@ def test_a_builder_takes_over_what_follows() -> None:
     second.refill(["b"], 2)
     second.end = 3
     first.take(second)
-    runs, frames = (Run(1, "a", 1), Run(2, "b", 1)), (b"x", b"y")
+    runs, frames = ((1, "a", 1), (2, "b", 1)), (b"x", b"y")
     assert first.build() == Batch(0, 3, {}, runs, frames, refill={"b": 2})

@@ -10,7 +10,7 @@ from changesource.protocol.messages import TableFrames, create_tables
 from changesource.protocol.tables import mapped_table
 from changesource.services.downstream import Downstream
 from changesource.services.flight import QUIET, Flight
-from changesource.stream.batches import BARRIER, Batch, BatchBuilder, Run
+from changesource.stream.batches import BARRIER, Batch, BatchBuilder
 from tests.harness.link import framewise
 from tests.harness.model import ModelReplica
 
@@ -62,7 +62,7 @@ def batch(follows: int, end: int, *changes: tuple[int, str, str], final: bool = 
 async def test_many_transactions_without_rows_are_told_by_an_empty_one() -> None:
     it = await wire("a")
     for time in range(START + 1, START + 2 * QUIET + 10):
-        await it.downstream.batch(Batch(time - 1, time, {}, (Run(time, "a", 0),)))
+        await it.downstream.batch(Batch(time - 1, time, {}, ((time, "a", 0),)))
     assert it.kinds() == "bcbc"
     assert it.downstream.committed.cluster_time == START + 2 * QUIET
 
@@ -70,7 +70,7 @@ async def test_many_transactions_without_rows_are_told_by_an_empty_one() -> None
 async def test_transactions_of_others_are_not_told() -> None:
     it = await wire("a")
     for time in range(START + 1, START + QUIET + 10):
-        await it.downstream.batch(Batch(time - 1, time, {}, (Run(time, "b", 0),)))
+        await it.downstream.batch(Batch(time - 1, time, {}, ((time, "b", 0),)))
     assert it.kinds() == ""
 
 
@@ -120,7 +120,7 @@ async def test_an_event_of_ones_own_without_rows_sends_nothing() -> None:
 
 async def test_a_barrier_is_an_empty_transaction() -> None:
     it = await wire("a")
-    await it.downstream.batch(Batch(START, 107, {}, (Run(105, BARRIER, 0), Run(107, "b", 0))))
+    await it.downstream.batch(Batch(START, 107, {}, ((105, BARRIER, 0), (107, "b", 0))))
     assert it.kinds() == "bc"
     assert it.downstream.committed.cluster_time == it.downstream.anchor == 105
     assert it.downstream.position == 107
@@ -142,7 +142,7 @@ async def test_what_is_known_is_not_sent_again() -> None:
     it.sent.clear()
     await it.downstream.batch(once)
     await it.downstream.batch(batch(START, 102, (102, "a", "x")))
-    await it.downstream.batch(Batch(START, 103, {}, (Run(103, BARRIER, 0),)))
+    await it.downstream.batch(Batch(START, 103, {}, ((103, BARRIER, 0),)))
     assert it.sent == []
     assert it.downstream.position == 103
 

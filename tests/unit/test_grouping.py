@@ -230,9 +230,9 @@ def check_borders(batches: list[Batch], units: list[Unit]) -> None:
         assert batch.follows == position
         assert batch.end > position
         frames = iter(batch.frames)
-        for run in batch.runs:
-            assert position < run.cluster_time <= batch.end
-            assert all(next(frames).startswith(b"%d-" % run.cluster_time) for _ in range(run.frames))
+        for cluster_time, _, count in batch.runs:
+            assert position < cluster_time <= batch.end
+            assert all(next(frames).startswith(b"%d-" % cluster_time) for _ in range(count))
         assert next(frames, None) is None
         if batch.final:
             assert batch.end in ends
@@ -244,7 +244,7 @@ def check_borders(batches: list[Batch], units: list[Unit]) -> None:
     pieces: set[int] = set()
     for batch in batches:
         if pieces or not batch.final:
-            pieces |= {of[run.cluster_time] for run in batch.runs}
+            pieces |= {of[run[0]] for run in batch.runs}
             assert len(pieces) <= 1
         if batch.final:
             pieces = set()

@@ -173,7 +173,7 @@ async def test_while_nothing_happens_it_writes_heartbeats() -> None:
     async with watching(Scene(keepalive=0.05)) as it:
         for _ in range(3):
             batch = await it.hear(lambda batch: not batch.pull)
-            assert {run.table for run in batch.runs} == {BARRIER}
+            assert {table for _, table, _ in batch.runs} == {BARRIER}
             assert batch.frames == ()
         assert it.follows()
 
@@ -233,6 +233,8 @@ async def test_all_mailboxes_of_a_process_are_filled_by_one_receiver() -> None:
         second = Ear()
         it.subscriber.attach(second)
         batch = await it.hear_up_to(it.insert("a"))
+        # What came last before it was attached comes first.
+        assert (await second.get()).end < batch.end
         assert await second.get() == batch
         assert len(it.layer.groups[GROUP]) == 1
         it.subscriber.detach(second)
