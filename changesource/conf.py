@@ -29,6 +29,7 @@ SHORTEST = 0.1  # seconds; MongoDB and the database are asked several times with
 
 LogFormat = Literal["text", "json"]
 PostImages = Literal["auto", "required", "off"]
+SnapshotFrames = Literal["backfill", "insert"]
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ class Settings:
     snapshot_batch_rows: int
     snapshot_cursors: int
     snapshot_catch_up_seconds: float
+    snapshot_frames: SnapshotFrames
     layer_capacity: int
     max_frame_bytes: int
     data_dir: Path
@@ -113,6 +115,7 @@ def read_settings(variables: MutableMapping[str, str], root: Path) -> Settings:
         snapshot_batch_rows=read.integer("SNAPSHOT_BATCH_ROWS", 1000, 1, 100_000),
         snapshot_cursors=read.integer("SNAPSHOT_CURSORS", 4, 1, 1000),
         snapshot_catch_up_seconds=read.seconds("SNAPSHOT_CATCH_UP_SECONDS", 300.0, 86400.0),
+        snapshot_frames=read.snapshot_frames(),
         layer_capacity=read.integer("LAYER_CAPACITY", 100, 1, 100_000),
         # zero-cache itself refuses frames from 100 MiB on, and one row may take 32 MiB.
         max_frame_bytes=read.integer("MAX_FRAME_BYTES", 64 * MIB, 33 * MIB, 100 * MIB - 1),
@@ -191,6 +194,11 @@ class _Reader:
         """POST_IMAGES, typed."""
         text = self.choice("POST_IMAGES", "auto", ("auto", "required", "off"))
         return "required" if text == "required" else "off" if text == "off" else "auto"
+
+    def snapshot_frames(self) -> SnapshotFrames:
+        """SNAPSHOT_FRAMES, typed."""
+        text = self.choice("SNAPSHOT_FRAMES", "backfill", ("backfill", "insert"))
+        return "insert" if text == "insert" else "backfill"
 
     def url(self, name: str, schemes: tuple[str, ...]) -> str | None:
         """A URL of one of ``schemes``; its value is never shown, since it may hold a password."""

@@ -33,7 +33,9 @@ class InitialSync:
     ) -> None:
         """``mapping`` is the replica's part; ``report`` hears of documents that give no row; see also ``Filling``."""
         name = f"{request.app_id}/{request.shard_num}"
-        self._filling = Filling(source, mapping, name, limits=limits, report=report, backfill=True, stopped=stopped)
+        self._filling = Filling(
+            source, mapping, name, limits=limits, report=report, backfill=limits.backfill, stopped=stopped
+        )
         self._mapping = mapping
         self._request = request
 

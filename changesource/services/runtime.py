@@ -75,6 +75,7 @@ class Runtime:
             chosen.keepalive_seconds,
             Turns(chosen.snapshot_cursors),
             chosen.snapshot_catch_up_seconds,
+            backfill=chosen.snapshot_frames == "backfill",
         )
         self._revision: Revision | None = None
         self._published: Published | None = None

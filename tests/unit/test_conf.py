@@ -38,6 +38,7 @@ def test_values_are_read(tmp_path: Path) -> None:
             "LOG_LEVEL": "debug",
             "LOG_FORMAT": "JSON",
             "POST_IMAGES": "off",
+            "SNAPSHOT_FRAMES": "Insert",
             "KEEPALIVE_SECONDS": "0.5",
             "SCHEMA_FILE": "schema.json",
             "TABLE_MAPPINGS_URL": "https://app.example/mappings",
@@ -50,6 +51,7 @@ def test_values_are_read(tmp_path: Path) -> None:
     assert (found.debug, found.secret_key) == (True, "$PATH-is-no-reference")
     assert (found.allowed_hosts, found.api_keys) == (("a.example", "b.example"), ("one", "two"))
     assert (found.log_level, found.log_format, found.post_images) == ("DEBUG", "json", "off")
+    assert found.snapshot_frames == "insert"
     assert (found.keepalive_seconds, found.port) == (0.5, 3000)
     assert (found.schema_file, found.has_managed_source) == (tmp_path / "schema.json", True)
 
@@ -76,6 +78,7 @@ def test_database_comes_from_the_uri(tmp_path: Path, variables: dict[str, str], 
         ("LOG_LEVEL", "loud", "DEBUG, INFO"),
         ("LOG_FORMAT", "xml", "text, json"),
         ("POST_IMAGES", "always", "auto, required, off"),
+        ("SNAPSHOT_FRAMES", "copy", "backfill, insert"),
         ("KEEPALIVE_SECONDS", "0", "from 0.1 to 3600"),
         ("KEEPALIVE_SECONDS", "0.05", "from 0.1 to 3600"),
         ("KEEPALIVE_SECONDS", "nan", "from 0.1 to 3600"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -93,6 +94,15 @@ async def test_what_is_there_is_one_transaction() -> None:
     assert tags[0] == "begin"
     assert tags[-1] == "commit"
     assert {*tags[1:-1]} == {"create-table", "create-index", "insert", "backfill"}
+
+
+async def test_for_an_older_zero_cache_each_row_has_a_frame() -> None:
+    source, _ = filled()
+    snapshot = Snapshot(source)
+    snapshot.limits = replace(snapshot.limits, backfill=False)
+    (await snapshot.run()).check()
+    assert {*snapshot.tags()[1:-1]} == {"create-table", "create-index", "insert"}
+    assert snapshot.progress.rows == sum(len(snapshot.model.rows(table)) for table in snapshot.mapping.tables)
 
 
 async def test_nothing_there_is_empty_tables() -> None:
