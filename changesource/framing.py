@@ -6,14 +6,14 @@ from collections.abc import Iterator, Sequence
 
 # What an application sends ``flow_control``: {"type": SEND_FRAMES, "frames": [the UTF-8 of a text frame, ...]}.
 SEND_FRAMES = "zerosource.frames"
-PIECE_BYTES = 256 * 1024
+PIECE_BYTES = 64 * 1024
 # The head of a frame (RFC 6455, section 5.2) that a server sends, with no mask.
 FINAL_TEXT, TWO_BYTES_FOLLOW, EIGHT_BYTES_FOLLOW = b"\x81", b"\x7e", b"\x7f"
 SHORT, MIDDLING = 126, 1 << 16
 
 
 def pieces(frames: Sequence[bytes]) -> Iterator[bytes]:
-    """Give what goes on the wire for text frames of UTF-8, in pieces of some 256 KiB or of one frame.
+    """Give what goes on the wire for text frames of UTF-8, in pieces of some 64 KiB or of one frame.
 
     The library would do more for each frame than making it took. Nothing is compressed: Daphne does not negotiate it.
     """

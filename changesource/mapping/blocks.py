@@ -18,6 +18,8 @@ from changesource.mapping.rows import UNFORESEEN
 from changesource.mapping.spec import Json
 from changesource.protocol.messages import dumps
 
+PASSES, FILTERED = b"passes", b""
+
 
 class EncodedRows(NamedTuple):
     """Some rows of one table, as many as ``rows`` says: each the JSON of a list, with commas between."""
@@ -60,27 +62,36 @@ class Blocks:
     def frames(self, documents: Sequence[Document], encoder: Encoder) -> list[bytes | None]:
         """The one frame that ``MappedTable.encoded`` gives of each document of a plain table, with nothing to report.
 
-        None for a document that must go that way: it has no row, or may have something to report.
+        ``FILTERED`` for a document that the filter leaves out; None for one that must go that way, since it may have
+        something to report.
         """
-        odd = bytearray(map(self._is_left, documents))
         encode, names = encoder.encode, self._compiled.column_names
+        verdicts = list(map(self._verdict, documents))
+        passing = [document for document, verdict in zip(documents, verdicts, strict=True) if verdict is PASSES]
+        odd = bytearray(len(passing))
+        rows = iter(zip(self._rows(passing, odd), odd, strict=True))
         found: list[bytes | None] = []
-        for row, left in zip(self._rows(documents, odd), odd, strict=True):
+        for verdict in verdicts:
+            if verdict is not PASSES:
+                found.append(verdict)
+                continue
+            row, is_odd = next(rows)
             try:
-                frame = None if left else encode(dict(zip(names, row, strict=True)))
+                frame = None if is_odd else encode(dict(zip(names, row, strict=True)))
             except UNFORESEEN:
                 frame = None
             found.append(frame if frame is not None and fits(frame, encoder) else None)
         return found
 
-    def _is_left(self, document: Document) -> bool:
+    def _verdict(self, document: Document) -> bytes | None:
+        """``PASSES``, ``FILTERED``, or None."""
         if isinstance(document, Salvaged):
-            return True
+            return None
         matches = self._compiled.matches
         try:
-            return matches is not None and not matches(document)
+            return PASSES if matches is None or matches(document) else FILTERED
         except UNFORESEEN:
-            return True
+            return None
 
     def _plainly(self, document: Document, report: Report) -> Iterator[EncodedRows]:
         for row in self._table.encoded(document, self._table.values, report):

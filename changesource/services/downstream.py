@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from time import time
 
+from changesource.framing import PIECE_BYTES
 from changesource.protocol import messages
 from changesource.protocol.watermark import Watermark
 from changesource.services.flight import QUIET, Flight
@@ -108,6 +109,10 @@ class Downstream:
 
     async def _end(self, frames: list[bytes]) -> None:
         """Send the last frames of the open transaction, and its commit."""
+        if sum(map(len, frames)) > PIECE_BYTES:
+            # It may take long, and be cancelled: then there is something to roll back.
+            await self._send(frames)
+            frames = []
         # First: what is awaited may be cancelled, and a commit that was sent cannot be rolled back.
         self.committed, self._open = self.opened, None
         if self._flight is not None:
@@ -139,7 +144,8 @@ class Downstream:
                 frames = [self._begin(selection.position)]
             frames += self._relieved(selection.frames)
         if not (batch.final and commit):
-            await self._send(frames)
+            if frames:
+                await self._send(frames)
             return
         if self._open is not None:
             await self._end(frames)

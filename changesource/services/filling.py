@@ -195,7 +195,9 @@ class Filling:
 
     async def _copy_some(self, downstream: Downstream, copy: CollectionCopy, collection: str) -> bool:
         """Copy for a while, and not on while a slow reader would keep others from theirs; True once all is copied."""
-        tables = [_Rows(table, self._backfill, self.progress) for table in self._mapping.by_collection[collection]]
+        # Those that may stop come first: nothing is told then of documents that will come once more.
+        fed = sorted(self._mapping.by_collection[collection], key=lambda table: table.spec.error_policy != "stop")
+        tables = [_Rows(table, self._backfill, self.progress) for table in fed]
         sending: asyncio.Task[None] | None = None
         done = False
         try:

@@ -61,6 +61,11 @@ class Mailbox:
         self._batches = kept
         self._size = sum(size for _, size in kept)
 
+    def clear(self) -> None:
+        """Drop everything."""
+        self._batches.clear()
+        self._size = 0
+
     @property
     def waiting(self) -> bool:
         """Whether something is here."""

@@ -10,10 +10,13 @@ from changesource.mapping.needs import Needs
 from changesource.sources.base import ChangeSource
 from changesource.stream.batches import Batch
 from changesource.stream.grouping import Bounds, Grouping
-from changesource.stream.transform import Transform
+from changesource.stream.transform import FEW, Transform
 
 # While a group is open, the server's empty answer is awaited only to prove that it has ended.
 PROOF_WAIT_MS = 1
+# Events whose frames are made at once; more at a time as long as these are few bytes, which a slow replica holds.
+MANY = 256
+FORESEEN_BYTES = 512 * 1024
 
 
 async def batches(
@@ -35,6 +38,7 @@ async def batches(
     """
     grouping = Grouping(after, transform.mapping.fingerprints, bounds, singly=singly)
     feed = await source.feed(needs, after, transform.current_until)
+    step = FEW
     try:
         while True:
             waiting = grouping.waiting
@@ -45,16 +49,22 @@ async def batches(
                 yield None
                 continue
             try:
-                for event, foreseen in zip(events, transform.foreseen(events), strict=True):
-                    if foreseen is None:
-                        # Before a table may stop at the event.
-                        for batch in grouping.ended_by(event):
+                place = 0
+                while place < len(events):
+                    some = events[place : place + step]
+                    place += step
+                    changes, size = transform.foreseen(some)
+                    for event, foreseen in zip(some, changes, strict=True):
+                        if foreseen is None:
+                            # Before a table may stop at the event.
+                            for batch in grouping.ended_by(event):
+                                yield batch
+                            found = grouping.add(event, list(transform.changes(event)), transform.refilled(event))
+                        else:
+                            found = grouping.add(event, foreseen)
+                        for batch in found:
                             yield batch
-                        found = grouping.add(event, list(transform.changes(event)), transform.refilled(event))
-                    else:
-                        found = grouping.add(event, foreseen)
-                    for batch in found:
-                        yield batch
+                    step = max(FEW, step // 2) if size > FORESEEN_BYTES else min(MANY, step * 2)
             except TableStopped:
                 for batch in grouping.let_go():
                     yield batch

@@ -127,13 +127,15 @@ class ReplicaSession:
             asyncio.create_task(self._note_progress(), name="replica-progress"),
             asyncio.create_task(self.faults.run(), name="replica-faults"),
         ]
-        self._subscriber.attach(self.mailbox)
+        self._subscriber.attach(self.mailbox, self._limits.keepalive)
         try:
             await self._serve()
         except* ZerosourceError as group:
             await self._end(_first(group))
         finally:
             self._subscriber.detach(self.mailbox)
+            # At once: what is in cycles stays until the garbage collector comes.
+            self.mailbox.clear()
             for task in helpers:
                 task.cancel()
             await self._write_progress("disconnected" if self._state != "reset" else "reset")

@@ -82,7 +82,7 @@ def _spare_collections() -> None:
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(COLLECTED_AT, 20, 20)
+    gc.set_threshold(COLLECTED_AT, 10, 10)
 
 
 @contextmanager

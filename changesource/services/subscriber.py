@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import suppress
+from time import monotonic
 from typing import Any
 
 from changesource.backoff import Backoff
@@ -30,16 +31,18 @@ class Subscriber:
         self._mailboxes: set[Mailbox] = set()
         self._task: asyncio.Task[None] | None = None
         self._last: tuple[Batch, int] | None = None
+        self._last_came = 0.0
         self.received = 0
         self.unreadable = 0
 
-    def attach(self, mailbox: Mailbox) -> None:
-        """Begin to fill ``mailbox``, with the last batch that came; the first one starts the receiver.
+    def attach(self, mailbox: Mailbox, keepalive: float = 0.0) -> None:
+        """Begin to fill ``mailbox``; the first one starts the receiver.
 
-        A replica that has read up to that batch itself can follow the layer at once, where nothing is written.
+        The last batch that came comes first, unless it is older than ``keepalive`` seconds, so that the watcher may be
+        gone: a replica that has read up to it can follow the layer at once, where nothing is written.
         """
         self._mailboxes.add(mailbox)
-        if self._last is not None:
+        if self._last is not None and monotonic() - self._last_came < keepalive:
             mailbox.offer(*self._last)
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._run(), name="layer-subscriber")
@@ -57,6 +60,7 @@ class Subscriber:
             try:
                 await self._receive(backoff)
             except LAYER_ERRORS as error:
+                self._last = None
                 logger.warning("channel layer lost, replicas read from MongoDB", extra={"error": repr(error)})
                 await backoff.wait()
 
@@ -100,7 +104,7 @@ class Subscriber:
             logger.warning("unreadable batch", extra={"bytes": len(payload), "unreadable": self.unreadable})
             return
         self.received += 1
-        self._last = batch, len(payload)
+        self._last, self._last_came = (batch, len(payload)), monotonic()
         for mailbox in self._mailboxes:
             mailbox.offer(batch, len(payload))
 

@@ -62,14 +62,15 @@ class Transform:
         self._withholds = withholds
         self._corrections = {} if corrections is None else corrections
 
-    def foreseen(self, events: Sequence[Event]) -> list[Changes | None]:
+    def foreseen(self, events: Sequence[Event]) -> tuple[list[Changes | None], int]:
         """Return what ``changes`` gives of each event where that can be had of many at once; None where it cannot.
 
-        Nothing is to be read again after those that it can.
+        And how many bytes of frames that is. Nothing is to be read again after those that it can.
         """
         found: list[Changes | None] = [None] * len(events)
+        size = 0
         if self._corrections or len(events) < FEW:
-            return found
+            return found, size
         alike: dict[tuple[str, bool], list[int]] = {}
         for place, event in enumerate(events):
             if event.document is not None and event.kind in CHANGED and event.cluster_time > self._silent_until:
@@ -81,10 +82,14 @@ class Transform:
                 columns = [
                     Blocks(table).frames(documents, table.inserts if inserted else table.updates) for table in tables
                 ]
+                size += sum(sum(map(len, filter(None, column))) for column in columns)
                 for place, frames in zip(places, zip(*columns, strict=True), strict=True):
                     if None not in frames:
-                        found[place] = [(table.name, (frame,)) for table, frame in zip(tables, frames, strict=True)]
-        return found
+                        found[place] = [
+                            (table.name, (frame,) if frame else _left_out(table, events[place]))
+                            for table, frame in zip(tables, frames, strict=True)
+                        ]
+        return found, size
 
     def changes(self, event: Event) -> Changes:
         """Give what the event does to each table that its collection feeds, as it is asked for."""
@@ -159,6 +164,11 @@ class Transform:
         if event.kind in ("drop", "rename") or event.before is None:
             return [table.frames.truncate]
         return table.changed(event.before, event.document, self._report)
+
+
+def _left_out(table: MappedTable, event: Event) -> list[bytes]:
+    """The frames where the filter leaves the event's document out."""
+    return [] if event.kind == "insert" else table.delete(event.document_id)
 
 
 def _lacks_history(event: Event) -> bool:

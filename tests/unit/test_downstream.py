@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -212,3 +215,24 @@ async def test_whatever_comes_watermarks_rise_and_nothing_is_sent_twice(
         await it.downstream.batch(builder.build())
     sent = [frame.split('"id":"')[1].split('"')[0] for frame in it.sent if '"new"' in frame]
     assert sent == [one for one in wanted if one]
+
+
+async def test_what_is_cut_off_in_a_large_batch_is_rolled_back() -> None:
+    """The commit goes only after the rest has gone: until then there is something to roll back."""
+    it = await wire()
+    taken = asyncio.Event()
+
+    async def stuck(frames: Sequence[bytes]) -> None:
+        await framewise(it.send)(frames)
+        if len(frames) > 1:
+            taken.set()
+            await asyncio.Event().wait()
+
+    it.downstream = Downstream(stuck, 5, ("a",), START)
+    sending = asyncio.create_task(it.downstream.batch(batch(START, START + 1, (START + 1, "a", "x" * 5000))))
+    await taken.wait()
+    sending.cancel()
+    await asyncio.gather(sending, return_exceptions=True)
+    assert it.downstream.committed.cluster_time == START
+    await it.downstream.rollback()
+    assert it.kinds().replace("d", "") == "br"

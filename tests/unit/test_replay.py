@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from changesource.exceptions import CursorLost, HistoryLost, WatermarkInFuture
-from changesource.services.replay import batches
+from changesource.mapping.blocks import Blocks
+from changesource.services.replay import FORESEEN_BYTES, batches
 from changesource.sources.scripted import ScriptedSource, Write
 from changesource.stream.batches import Batch
 from changesource.stream.grouping import Bounds
@@ -145,3 +146,48 @@ def one_write(present: set[tuple[str, int]], collection: str, number: int) -> Wr
         present.discard((collection, number))
         return Write("delete", collection, {"_id": document["_id"]})
     return Write("update", collection, {"_id": document["_id"], "title": "t"})
+
+
+async def test_no_more_frames_are_made_at_once_than_a_slow_reader_may_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of an answer of 20 MB, the first batch is given when about a megabyte of it is frames."""
+    made = 0
+    frames = Blocks.frames
+
+    def counted(self: Blocks, documents: Any, encoder: Any) -> list[bytes | None]:
+        nonlocal made
+        found = frames(self, documents, encoder)
+        made += sum(len(frame) for frame in found if frame)
+        return found
+
+    monkeypatch.setattr(Blocks, "frames", counted)
+    source = ScriptedSource(feed_batch=1000)
+    began = await source.barrier("b")
+    for number in range(1000):
+        source.insert("messages", {"_id": str(number), "body": "x" * 20_000})
+    bounds = Bounds(size=100_000, age=1e9)
+    stream = batches(source, Transform(MAPPING), MAPPING.needs, began, bounds=bounds, idle_ms=1)
+    given = 0
+    async with aclosing(stream):
+        async for batch in stream:
+            if batch is None:
+                break
+            given += sum(map(len, batch.frames))
+            assert made - given < 2 * FORESEEN_BYTES
+    assert made == given > 20_000_000
+
+
+async def test_what_a_filter_leaves_out_is_deleted_however_many_come_at_once() -> None:
+    """By the same rows as one by one: an insert gives nothing, an update a delete."""
+    source = ScriptedSource()
+    began = await source.barrier("b")
+    for number in range(20):
+        source.insert("rooms", {"_id": number, "kind": "chat" if number % 2 else "other", "title": "t"})
+        source.update("rooms", number, kind="other" if number % 3 else "chat")
+    events, _ = source.read({"rooms"}, 0, 1000)
+    transform = Transform(MAPPING)
+    foreseen, size = transform.foreseen(events)
+    for event, found in zip(events, foreseen, strict=True):
+        assert found is not None
+        assert [(name, list(made or ())) for name, made in found] == list(transform.changes(event))
+    assert size > 0
+    assert sum(b'"delete"' in made for one in await read(source, began) for made in one.frames) > 10

@@ -74,14 +74,18 @@ async def test_who_comes_later_hears_what_came_last() -> None:
     await publisher.publish(Batch(1, 5, {"t": "1"}))
     await publisher.publish(Batch(5, 7, {"t": "1"}))
     await until(lambda: subscriber.received == 2)
-    subscriber.attach(second)
+    subscriber.attach(second, 60)
     assert not second.connects(6, {"t": "2"})
-    subscriber.attach(third)
+    subscriber.attach(third, 60)
     assert third.connects(7, {"t": "1"})
+    long_after = Mailbox()
+    subscriber.attach(long_after, 0)
+    assert not long_after.waiting, "the watcher may be gone"
+    subscriber.detach(long_after)
     for mailbox in (first, second, third):
         subscriber.detach(mailbox)
     late = Mailbox()
-    subscriber.attach(late)
+    subscriber.attach(late, 60)
     assert not late.waiting, "the receiver was gone meanwhile"
     subscriber.detach(late)
 

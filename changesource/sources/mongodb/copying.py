@@ -46,10 +46,14 @@ async def _read_ahead(
     cursor: AsyncRawBatchCursor[dict[str, Any]], need: Need
 ) -> AsyncGenerator[Sequence[Document], None]:
     """Give the documents of each reply, and read the next one meanwhile."""
-    reading = asyncio.create_task(to_its_end(_next(cursor, need)))
+
+    async def read() -> Sequence[Document]:
+        return await to_its_end(_next(cursor, need))
+
+    reading = asyncio.create_task(read())
     try:
         while documents := await reading:
-            reading = asyncio.create_task(to_its_end(_next(cursor, need)))
+            reading = asyncio.create_task(read())
             yield documents
     finally:
         reading.cancel()
