@@ -813,6 +813,14 @@ async def test_a_slow_reader_keeps_up_in_bounded_memory_and_slows_nobody() -> No
         one.paused = False
         await one.until(lambda: it.is_exact(slow))
         assert one.session.tallies.pulled > pulled, "what was dropped came from the source"
+        one.paused = True
+
+        def piles_up() -> bool:
+            it.source.insert("messages", {"_id": f"more{it.source.now}", "body": "x"})
+            return one.session.mailbox.waiting
+
+        await one.until(piles_up)
+    assert not one.session.mailbox.waiting, "what nobody reads any more is not kept until the garbage collector comes"
     assert rising(slow)
 
 
