@@ -1,4 +1,4 @@
-"""Many documents at once to encoded rows, column by column: a snapshot's way, as ``MappedTable.encoded`` is a change's.
+"""Many documents at once to encoded rows, column by column: a snapshot's way, and that of changes that come in numbers.
 
 What is quick here has no effects. A document that it does not suit goes by ``MappedTable.encoded`` alone, which stays
 the one place that says what a row is, what does not fit and what is told of it; where a whole block cannot be encoded,
@@ -84,7 +84,7 @@ class Blocks:
         return found
 
     def _verdict(self, document: Document) -> bytes | None:
-        """``PASSES``, ``FILTERED``, or None."""
+        """``PASSES``, ``FILTERED``, or None for a document that goes by itself."""
         if isinstance(document, Salvaged):
             return None
         matches = self._compiled.matches
@@ -99,20 +99,15 @@ class Blocks:
 
     def _passing(self, documents: Sequence[Document]) -> tuple[Sequence[Document], bytearray]:
         """The documents that the filter lets pass; those that are odd are among them, and marked by a 1."""
-        matches = self._compiled.matches
-        if matches is None and Salvaged not in set(map(type, documents)):
+        if self._compiled.matches is None and Salvaged not in set(map(type, documents)):
             return documents, bytearray(len(documents))
         passing: list[Document] = []
         odd = bytearray()
         for document in documents:
-            is_odd = isinstance(document, Salvaged)
-            try:
-                if not is_odd and matches is not None and not matches(document):
-                    continue
-            except UNFORESEEN:
-                is_odd = True
-            passing.append(document)
-            odd.append(is_odd)
+            verdict = self._verdict(document)
+            if verdict != FILTERED:
+                passing.append(document)
+                odd.append(verdict is None)
         return passing, odd
 
     def _block(self, documents: Sequence[Document], odd: bytearray, report: Report) -> Iterator[EncodedRows]:
