@@ -126,10 +126,5 @@ class Generator:
         with urlopen(f"http://127.0.0.1:{self._port}/go", timeout=30) as answer:
             return float(json.loads(answer.read())["moment"])
 
-    def wait_acked(self, seconds: float) -> float:
-        """Wait until the last commit is acknowledged; return when (monotonic)."""
-        self._wait(lambda: "acked" in self._process.log_text(), "the last ack", seconds)
-        return float(self._process.log_text().split("acked ")[1].split()[0])
-
     def _wait(self, condition: Callable[[], bool], what: str, seconds: float = START_SECONDS) -> None:
         self._process.wait_until(condition, what, seconds)

@@ -19,6 +19,7 @@ from changesource.mapping.compiled import ignore_fault
 from changesource.protocol import messages
 from changesource.protocol.watermark import Watermark
 from devtools.bench import dataset, websocket
+from devtools.bench.listening import listen
 
 APP_ID = "bench"
 FRAME_ROWS = 1000
@@ -28,7 +29,7 @@ BEGAN = 1 << 60
 
 
 class Frames:
-    """All frames, as they go over the wire, in chunks; ``last`` is the watermark of the last update."""
+    """All frames, as they go over the wire, in chunks."""
 
     def __init__(self, documents: int, updates: int, by: int) -> None:
         """``by`` is how many updates make a transaction."""
@@ -38,7 +39,6 @@ class Frames:
         self._documents = documents
         self.snapshot = list(chunks(self._snapshot()))
         self.updates = list(chunks(self._updates(updates, by)))
-        self.last = str(self._watermark(updates // by)) if updates else ""
 
     def _watermark(self, number: int) -> Watermark:
         return Watermark(BEGAN + number, self._fingerprint)
@@ -162,17 +162,6 @@ class Connection(asyncio.Protocol):
         elif opcode == websocket.CLOSE:
             self._transport.write(websocket.server_frame(payload, websocket.CLOSE))
             self._transport.close()
-        elif self._frames.last and self._frames.last.encode() in payload:
-            print(f"acked {time.monotonic()}", flush=True)
-
-
-async def serve(frames: Frames, port: int) -> None:
-    """Serve until cancelled."""
-    loop = asyncio.get_running_loop()
-    listening = await loop.create_server(lambda: Connection(frames), "127.0.0.1", port)
-    print("ready", flush=True)
-    async with listening:
-        await listening.serve_forever()
 
 
 def main() -> None:
@@ -183,7 +172,8 @@ def main() -> None:
     parser.add_argument("--updates", type=int, default=0)
     parser.add_argument("--by", type=int, default=100)
     chosen = parser.parse_args()
-    asyncio.run(serve(Frames(chosen.documents, chosen.updates, chosen.by), chosen.port))
+    frames = Frames(chosen.documents, chosen.updates, chosen.by)
+    asyncio.run(listen(lambda: Connection(frames), chosen.port))
 
 
 if __name__ == "__main__":

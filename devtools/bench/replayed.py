@@ -26,6 +26,7 @@ from bson import Timestamp
 from bson.errors import BSONError
 
 from devtools.bench import dataset, wire
+from devtools.bench.listening import listen
 from devtools.bench.oplog import Oplog, Template, token
 
 NAME = "replayed"
@@ -326,16 +327,6 @@ class Connection(asyncio.Protocol):
             self._transport.write(reply)
 
 
-async def serve(server: Replayed, port: int) -> None:
-    """Serve until cancelled; prints a line when it listens."""
-    server.address = f"127.0.0.1:{port}"
-    loop = asyncio.get_running_loop()
-    listening = await loop.create_server(lambda: Connection(server), "127.0.0.1", port)
-    print("ready", flush=True)
-    async with listening:
-        await listening.serve_forever()
-
-
 def main() -> None:
     """Run until killed."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -343,7 +334,9 @@ def main() -> None:
     parser.add_argument("--documents", type=int, default=1000)
     parser.add_argument("--tables", type=int, default=1)
     chosen = parser.parse_args()
-    asyncio.run(serve(Replayed(chosen.documents, chosen.tables), chosen.port))
+    server = Replayed(chosen.documents, chosen.tables)
+    server.address = f"127.0.0.1:{chosen.port}"
+    asyncio.run(listen(lambda: Connection(server), chosen.port))
 
 
 if __name__ == "__main__":
