@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from changesource.mapping.columns import convert_column, convert_key, read_column
-from changesource.mapping.compiled import Encoder, MappedTable, Report, fits
+from changesource.mapping.compiled import MappedTable, Report, fits
 from changesource.mapping.documents import Salvaged
 from changesource.mapping.paths import MISSING, Document
 from changesource.mapping.rows import UNFORESEEN
@@ -59,28 +59,34 @@ class Blocks:
             yield from self._block(passing[start:end], odd[start:end], report)
             start = end
 
-    def frames(self, documents: Sequence[Document], encoder: Encoder) -> list[bytes | None]:
+    def frames(self, documents: Sequence[Document], *, inserted: bool) -> list[bytes | None]:
         """The one frame that ``MappedTable.encoded`` gives of each document of a plain table, with nothing to report.
+
+        By its ``inserts`` or else its ``updates``.
 
         ``FILTERED`` for a document that the filter leaves out; None for one that must go that way, since it may have
         something to report.
         """
-        encode, names = encoder.encode, self._compiled.column_names
+        table, names = self._table, self._compiled.column_names
+        encoder, encode_each = (
+            (table.inserts, table.frames.inserts) if inserted else (table.updates, table.frames.updates)
+        )
         verdicts = list(map(self._verdict, documents))
         passing = [document for document, verdict in zip(documents, verdicts, strict=True) if verdict is PASSES]
         odd = bytearray(len(passing))
-        rows = iter(zip(self._rows(passing, odd), odd, strict=True))
+        rows = self._rows(passing, odd)
+        try:
+            frames = encode_each([dict(zip(names, row, strict=True)) for row in rows])
+        except UNFORESEEN:
+            return [None] * len(documents)
+        made = iter(zip(frames, odd, strict=True))
         found: list[bytes | None] = []
         for verdict in verdicts:
             if verdict is not PASSES:
                 found.append(verdict)
                 continue
-            row, is_odd = next(rows)
-            try:
-                frame = None if is_odd else encode(dict(zip(names, row, strict=True)))
-            except UNFORESEEN:
-                frame = None
-            found.append(frame if frame is not None and fits(frame, encoder) else None)
+            frame, is_odd = next(made)
+            found.append(None if is_odd or not fits(frame, encoder) else frame)
         return found
 
     def _verdict(self, document: Document) -> bytes | None:

@@ -16,6 +16,8 @@ from changesource.protocol.watermark import Watermark
 BACKSLASH = b"\\"
 # U+0000 stops zero-cache's catch-up for good, so it may not leave even where a value slipped by the mapping.
 NUL = b"\\u0000"
+# Within a value JSON has no raw line break.
+LINE_BREAK, BREAK = orjson.Fragment(b"\n"), b",\n,"
 
 
 def dumps(value: object) -> bytes:
@@ -26,6 +28,15 @@ def dumps(value: object) -> bytes:
     if BACKSLASH in encoded and NUL in encoded and _holds_nul(value):
         raise TypeError("U+0000 in a frame")
     return encoded
+
+
+def dumps_each(values: Sequence[object]) -> list[bytes]:
+    """Return what ``dumps`` gives of each value, by one call; ``TypeError`` where it raises that for one of them."""
+    if not values:
+        return []
+    marked: list[object] = [LINE_BREAK] * (2 * len(values))
+    marked[::2] = values
+    return dumps(marked)[1 : -len(BREAK)].split(BREAK)
 
 
 def _holds_nul(value: object) -> bool:
@@ -118,6 +129,14 @@ class TableFrames:
         a new key that exists.
         """
         return self._update + dumps(row) + b"}]"
+
+    def inserts(self, rows: Sequence[object]) -> list[bytes]:
+        """What ``insert`` gives of each row, for a fraction of the time."""
+        return [self._insert + row + b"}]" for row in dumps_each(rows)]
+
+    def updates(self, rows: Sequence[object]) -> list[bytes]:
+        """What ``update`` gives of each row, for a fraction of the time."""
+        return [self._update + row + b"}]" for row in dumps_each(rows)]
 
     def delete(self, key: object) -> bytes:
         """``key`` is {key column: value}; an absent row is no error."""

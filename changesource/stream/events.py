@@ -38,6 +38,10 @@ class Event(NamedTuple):
     before: Mapping[str, object] | None = None
 
 
+# What a named tuple is made by, without the function that takes its fields by name: there is one for each event.
+_new = tuple.__new__
+
+
 def is_of_document(event: Event) -> bool:
     """Whether the event is of one document of a mapped collection."""
     return event.kind in ("insert", "update", "replace", "delete")
@@ -65,23 +69,30 @@ def read_event(raw: Mapping[str, object], barrier_collection: str) -> Event | No
     cluster_time = raw.get("clusterTime")
     if kind is None or not isinstance(cluster_time, Timestamp):
         return None
-    collection, document = _name(raw.get("ns")), raw.get("fullDocument")
+    document = raw.get("fullDocument")
     if not isinstance(document, dict):
         document = None
+    namespace = raw.get("ns")
+    collection = namespace.get("coll") if isinstance(namespace, dict) else None
+    if not isinstance(collection, str):
+        collection = ""
     # A rename of it is one of whatever its target is.
     if collection == barrier_collection and kind != "rename":
         mark = document.get("mark") if document is not None else None
         return Event("barrier", to_cluster_time(cluster_time), collection, target=str(mark or ""))
     key, session, before = raw.get("documentKey"), raw.get("lsid"), raw.get("fullDocumentBeforeChange")
-    return Event(
-        kind,
-        cluster_time.time << 32 | cluster_time.inc,
-        collection,
-        key.get("_id") if isinstance(key, dict) else None,
-        document,
-        (session.get("id"), raw.get("txnNumber")) if isinstance(session, dict) else None,
-        _name(raw.get("to")) if kind == "rename" else "",
-        before if isinstance(before, dict) else None,
+    return _new(
+        Event,
+        (
+            kind,
+            cluster_time.time << 32 | cluster_time.inc,
+            collection,
+            key.get("_id") if isinstance(key, dict) else None,
+            document,
+            (session.get("id"), raw.get("txnNumber")) if isinstance(session, dict) else None,
+            _name(raw.get("to")) if kind == "rename" else "",
+            before if isinstance(before, dict) else None,
+        ),
     )
 
 

@@ -79,9 +79,7 @@ class Transform:
             tables = self.mapping.by_collection.get(collection, ())
             if tables and all(table.is_plain for table in tables):
                 documents = [cast("Document", events[place].document) for place in places]
-                columns = [
-                    Blocks(table).frames(documents, table.inserts if inserted else table.updates) for table in tables
-                ]
+                columns = [Blocks(table).frames(documents, inserted=inserted) for table in tables]
                 size += sum(sum(map(len, filter(None, column))) for column in columns)
                 for place, frames in zip(places, zip(*columns, strict=True), strict=True):
                     if None not in frames:

@@ -179,13 +179,14 @@ def check(spec: TableSpec, documents: Sequence[dict[str, Any]], most_rows: int =
 def check_frames(spec: TableSpec, documents: Sequence[dict[str, Any]]) -> None:
     """Each frame is the one that the document gives by itself, and where it has one there is nothing to report."""
     quick, plain = MappedTable(spec, "db"), MappedTable(spec, "db")
-    found = Blocks(quick).frames(documents, quick.updates)
-    assert len(found) == len(documents)
-    for document, frame in zip(documents, found, strict=True):
-        if frame is not None:
-            faults: list[RowFault] = []
-            assert plain.encoded(document, plain.updates, faults.append) == ([] if frame == FILTERED else [frame])
-            assert not faults
+    for inserted, encoder in ((False, plain.updates), (True, plain.inserts)):
+        found = Blocks(quick).frames(documents, inserted=inserted)
+        assert len(found) == len(documents)
+        for document, frame in zip(documents, found, strict=True):
+            if frame is not None:
+                faults: list[RowFault] = []
+                assert plain.encoded(document, encoder, faults.append) == ([] if frame == FILTERED else [frame])
+                assert not faults
     assert not quick.compiled.counts
     assert not plain.compiled.counts
 
@@ -272,7 +273,7 @@ def test_ordinary_documents_take_the_quick_way(monkeypatch: pytest.MonkeyPatch) 
     found = list(Blocks(MappedTable(spec, "db"), 1000, 2**20).encoded(documents, ignore_fault))
     assert [some.rows for some in found] == [1000, 1000]
     mapped = MappedTable(spec, "db")
-    frames = Blocks(mapped).frames(documents, mapped.inserts)
+    frames = Blocks(mapped).frames(documents, inserted=True)
     assert None not in frames
     assert [frame != FILTERED for frame in frames] == [document["likes"] >= 500 for document in documents]
 

@@ -157,3 +157,25 @@ def test_what_leaves_is_clean_and_on_one_line(value: Any) -> None:
     assert not holds(value, is_poison)
     assert b"\n" not in encoded
     orjson.loads(encoded)
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(1 - 2**53, 2**53 - 1)
+    | st.text(st.characters(codec="utf-8", exclude_characters="\0")),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["a", "\n", ",\n,", '"']), inner),
+    max_leaves=8,
+)
+
+
+@given(st.lists(JSON, max_size=6))
+def test_many_values_are_encoded_as_each_is(values: list[object]) -> None:
+    assert messages.dumps_each(values) == [messages.dumps(value) for value in values]
+
+
+def test_of_many_values_none_may_hold_what_zero_cache_cannot_store() -> None:
+    with pytest.raises(TypeError):
+        messages.dumps_each([{"a": "x"}, {"a": ["\0"]}])
+    with pytest.raises(TypeError):
+        messages.dumps_each([2**53 + 1])

@@ -153,9 +153,9 @@ async def test_no_more_frames_are_made_at_once_than_a_slow_reader_may_hold(monke
     made = 0
     frames = Blocks.frames
 
-    def counted(self: Blocks, documents: Any, encoder: Any) -> list[bytes | None]:
+    def counted(self: Blocks, documents: Any, *, inserted: bool) -> list[bytes | None]:
         nonlocal made
-        found = frames(self, documents, encoder)
+        found = frames(self, documents, inserted=inserted)
         made += sum(len(frame) for frame in found if frame)
         return found
 

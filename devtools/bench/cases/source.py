@@ -54,7 +54,7 @@ def live_source(setup: Setup) -> Figures:
 
     Beside it: the same while connected, where every change goes through the watcher and the channel layer.
     """
-    changes = setup.size(100_000, 5_000)
+    changes = setup.size(300_000, 5_000)
     ratios, rates, bares, connected, spent, void = [], [], [], [], [], ""
     with Replayed(setup.directory, 10_000) as mongodb, Ours(setup.directory / "ours", mongodb.uri) as ours:
         ours.serve()
