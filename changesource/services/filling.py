@@ -1,17 +1,20 @@
 """Fills tables from their collections within one open transaction, exact although writers never stop.
 
-Collections are copied by cursors that read nothing older than a position; then a barrier is written, and all changes
-between the position and the barrier are replayed. Rows are upserts, so whatever the copy saw of a change, what is left
-is the state at the barrier. A long copy does so every few minutes, and goes on from that barrier by another cursor.
+Collections are copied, a few at a time, by cursors that read nothing older than a position; then a barrier is written,
+and all changes between the position and the barrier are replayed. Rows are upserts, so whatever the copy saw of a
+change, what is left is the state at the barrier. That is a round. It lasts a few minutes at most; the next one goes on
+from the barrier by other cursors.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from time import monotonic
 from typing import TypeAlias, TypeVar
 
@@ -36,7 +39,9 @@ REPLAY_IDLE_MS = 100
 PROGRESS_SECONDS = 10.0
 # How long a reader that takes nothing keeps its turn while others wait for one.
 PATIENCE_SECONDS = 2.0
-
+# Collections of one snapshot that are read at once: of each, an answer or two of MongoDB are held.
+AT_ONCE = 4
+REPLAY = ""  # the name of no collection
 
 Stopped: TypeAlias = Callable[["TableStopped | None"], None]
 """Hears of a table that stops at a document, and, by None, that it goes on."""
@@ -108,6 +113,32 @@ class _Rows:
             yield self.table.frames.backfill(self.table.columns, bodies, watermark)
 
 
+@dataclass
+class _Round:
+    """What is copied between two replays, until the time ``until``: ``left`` are collections that no task reads."""
+
+    downstream: Downstream
+    tasks: asyncio.TaskGroup
+    left: deque[str]
+    until: float
+    # What is under way is no more than what the connection has room for.
+    _one_at_a_time: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it is time to catch up."""
+        return monotonic() >= self.until
+
+    def sending(self, frames: Iterable[bytes]) -> asyncio.Task[None]:
+        """Send after all that was to be sent before; the round ends once it is sent."""
+
+        async def send() -> None:
+            async with self._one_at_a_time:
+                await self.downstream.frames(frames)
+
+        return self.tasks.create_task(send(), name="snapshot-sending")
+
+
 class Filling:
     """Fills some of a replica's tables. ``progress`` says how far it is."""
 
@@ -134,7 +165,11 @@ class Filling:
         self._backfill = backfill
         self._stopped = stopped
         self._corrections: Corrections = {}
+        # Collections that are not copied to their end yet, those that have begun, and what ended them half-way.
         self._wanted: set[str] = set()
+        self._begun: dict[str, CollectionCopy] = {}
+        self._faults: dict[str, SourceUnavailable | TableStopped] = {}
+        self._backoff = Backoff("copy")
         self._position = 0
         self._said = monotonic()
         self.progress = CopyProgress()
@@ -151,86 +186,134 @@ class Filling:
         self._position, self._wanted = began, set(collections)
         await self._estimate()
         while self._wanted:
-            while self._wanted:
-                collection = min(self._wanted)
-                self._wanted.discard(collection)
-                await self._copied(downstream, collection)
-            # This may want collections again.
+            if any(name not in self._begun for name in self._wanted.intersection(self._mapping.with_history)):
+                # Before the copy: what changes without history must be copied again.
+                await persistently(self._prepare)
+            await self._round(downstream)
+            # With no cursor open: one that is older than what is replayed could bring back what was deleted.
             await self._catch_up(downstream)
+            if self._wanted and self._wanted <= self._faults.keys():
+                await self._backoff.wait()
+            else:
+                self._backoff.reset()
         return self._position
 
     async def _estimate(self) -> None:
         """Ask about how many documents will be copied; what cannot be had is left out: it is only shown."""
-        with suppress(SourceUnavailable, SourceRefused):
-            for collection in self._wanted:
-                self.progress.expect(collection, await self._source.estimate(collection))
+        left = iter(sorted(self._wanted))
+
+        async def ask() -> None:
+            with suppress(SourceUnavailable, SourceRefused):
+                for collection in left:
+                    self.progress.expect(collection, await self._source.estimate(collection))
+
+        await asyncio.gather(*(ask() for _ in range(AT_ONCE)))
 
     async def _prepare(self) -> None:
         await self._source.prepare(self._mapping.needs, self._mapping.with_history)
 
-    async def _copied(self, downstream: Downstream, collection: str) -> None:
-        tries = 0
+    async def _round(self, downstream: Downstream) -> None:
+        """Copy a few collections at a time until all are, or it is time to catch up; no cursor is open then.
 
-        async def attempt() -> None:
-            nonlocal tries
-            tries += 1
-            if tries > 1:
-                # A table stopped half-way: it begins anew.
-                await downstream.frames(t.frames.truncate for t in self._mapping.by_collection[collection])
-            await self._copy(downstream, collection)
+        It waits for one turn, and has more of them while nobody else waits for one.
+        """
+        try:
+            async with asyncio.TaskGroup() as tasks, self._turn():
+                until = monotonic() + self._limits.catch_up
+                this = _Round(downstream, tasks, deque(sorted(self._wanted)), until)
+                for _ in range(min(AT_ONCE, len(this.left)) - 1):
+                    tasks.create_task(self._help(this), name="snapshot-copying")
+                await self._read(this)
+        except BaseExceptionGroup as group:
+            failed = group.exceptions[0]
+        else:
+            return
+        raise failed
 
-        if collection in self._mapping.with_history:
-            # Before the copy: what changes without history must be copied again.
-            await persistently(self._prepare)
-        await persistently(attempt, self._stopped)
-        self.progress.end(collection)
-        logger.info("collection copied", extra={"collection": collection, "rows": self.progress.rows})
+    async def _help(self, this: _Round) -> None:
+        """Copy beside others, by a turn that nobody wants."""
+        turns = self._limits.turns
+        if not turns.all_taken:
+            async with turns.one():
+                await self._read(this, gives_way=True)
 
-    async def _copy(self, downstream: Downstream, collection: str) -> None:
-        copy = self._source.copy(collection, self._mapping.needs[collection])
-        self.progress.begin(collection)
-        while not await self._copy_some(downstream, copy, collection):
-            # With no cursor open: one that is older than what is replayed could bring back what was deleted.
-            await self._catch_up(downstream)
+    async def _read(self, this: _Round, *, gives_way: bool = False) -> None:
+        """Copy what is left, one collection after the other, by the turn that the caller has, until it must end.
 
-    async def _copy_some(self, downstream: Downstream, copy: CollectionCopy, collection: str) -> bool:
-        """Copy for a while, and not on while a slow reader would keep others from theirs; True once all is copied."""
+        It must where a slow reader would keep others from theirs, and, if it ``gives_way``, where anybody waits.
+        """
+
+        def may_go_on() -> bool:
+            return not (this.is_over or (gives_way and self._limits.turns.waiting))
+
+        goes_on = True
+        while this.left and goes_on:
+            collection = this.left.popleft()
+            try:
+                goes_on = await self._copy(this, collection, may_go_on) and may_go_on()
+            except (SourceUnavailable, TableStopped) as error:
+                if self._stopped is None and isinstance(error, TableStopped):
+                    raise
+                extra = {"collection": collection, "error": str(error), "tries": self._backoff.tries}
+                logger.error("copying stopped", extra=extra)
+                self._note_fault(collection, error)
+                # In another round it begins anew.
+                del self._begun[collection]
+                this.sending(table.frames.truncate for table in self._mapping.by_collection[collection])
+                goes_on = may_go_on()
+
+    async def _copy(self, this: _Round, collection: str, may_go_on: Callable[[], bool]) -> bool:
+        """Copy, or go on with it, to its end or as long as it may; False where the reader is slow (see ``_sent``)."""
+        copy = self._begun.get(collection)
+        if copy is None:
+            copy = self._begun[collection] = self._source.copy(collection, self._mapping.needs[collection])
+            self.progress.begin(collection)
         # Those that may stop come first: nothing is told then of documents that will come once more.
         fed = sorted(self._mapping.by_collection[collection], key=lambda table: table.spec.error_policy != "stop")
         tables = [_Rows(table, self._backfill, self.progress) for table in fed]
-        sending: asyncio.Task[None] | None = None
-        done = False
-        try:
-            async with self._turn(), aclosing(copy.batches(self._position)) as batches:
-                until = monotonic() + self._limits.catch_up
-                async for batch in batches:
-                    frames = self._frames(batch, tables, downstream.opened)
-                    self.progress.read(collection, len(batch))
-                    sending = asyncio.create_task(downstream.frames(frames), name="snapshot-sending")
-                    in_time = await self._sent(sending) and monotonic() < until
-                    if not in_time and copy.resumable:
-                        break
-                    await sending
-                    self._say_progress()
-                else:
-                    done = True
-            if sending is not None:
-                await sending
-        finally:
-            if sending is not None:
-                sending.cancel()
-        await downstream.frames(frame for rows in tables for frame in rows.rest(downstream.opened))
-        return done
+        in_time = True
+        async with aclosing(copy.batches(self._position)) as batches:
+            async for batch in batches:
+                frames = self._frames(batch, tables, this.downstream.opened)
+                self.progress.read(collection, len(batch))
+                in_time = await self._sent(this, frames, wholly=not copy.resumable)
+                self._say_progress()
+                if copy.resumable and not (in_time and may_go_on()):
+                    this.left.append(collection)
+                    break
+            else:
+                self._copied(collection)
+        rest = [frame for rows in tables for frame in rows.rest(this.downstream.opened)]
+        return await self._sent(this, rest) and in_time
+
+    def _copied(self, collection: str) -> None:
+        self._wanted.discard(collection)
+        del self._begun[collection]
+        self._note_fault(collection, None)
+        self.progress.end(collection)
+        logger.info("collection copied", extra={"collection": collection, "rows": self.progress.rows})
+
+    def _note_fault(self, place: str, error: SourceUnavailable | TableStopped | None) -> None:
+        """Note what ended a collection's copy, or that it goes on; tell of a table that stops, if any does."""
+        if error is None:
+            self._faults.pop(place, None)
+        else:
+            self._faults[place] = error
+        if self._stopped is not None:
+            self._stopped(next((fault for fault in self._faults.values() if isinstance(fault, TableStopped)), None))
 
     def _frames(self, batch: Sequence[Document], tables: list[_Rows], watermark: Watermark) -> list[bytes]:
         """Return what is to be sent of a batch; the rest waits in ``tables`` for more."""
         return [frame for rows in tables for frame in rows.frames(batch, self._report, watermark)]
 
-    async def _sent(self, sending: asyncio.Task[None]) -> bool:
-        """Wait until it has ended; False where that takes long and others wait for a turn."""
+    async def _sent(self, this: _Round, frames: Sequence[bytes], *, wholly: bool = False) -> bool:
+        """Send; False, unless ``wholly``, where that takes long and others wait for a turn: it goes on by itself."""
+        if not frames:
+            return True
+        sending = this.sending(frames)
         while not sending.done():
             await asyncio.wait([sending], timeout=PATIENCE_SECONDS)
-            if not sending.done() and self._limits.turns.waiting:
+            if not (wholly or sending.done()) and self._limits.turns.waiting:
                 return False
         return True
 
@@ -254,6 +337,8 @@ class Filling:
         """Replay what has changed until now; collections that were put into place by a rename are wanted again."""
         self._position, replaced = await self._replay(downstream, self._position, await self.barrier())
         self._wanted |= replaced
+        for collection in replaced:
+            self._begun.pop(collection, None)
 
     async def _replay(self, downstream: Downstream, began: int, until: int) -> tuple[int, set[str]]:
         """Send what changed from ``began`` until at least ``until``, within the open transaction.
@@ -264,6 +349,7 @@ class Filling:
         replaced: set[str] = set()
         transform = Transform(self._mapping, self._report, corrections=self._corrections)
         needs = self._mapping.needs
+        stopped = None if self._stopped is None else partial(self._note_fault, REPLAY)
 
         async def attempt() -> None:
             try:
@@ -289,5 +375,5 @@ class Filling:
                         return
 
         while position < until:
-            await persistently(attempt, self._stopped)
+            await persistently(attempt, stopped)
         return position, replaced
