@@ -1,42 +1,50 @@
 """Fills tables from their collections within one open transaction, exact although writers never stop.
 
-Collections are copied by cursors that read nothing older than a position; then a barrier is written, and all changes
-between the position and the barrier are replayed. Rows are upserts, so whatever the copy saw of a change, what is left
-is the state at the barrier. A long copy does so every few minutes, and goes on from that barrier by another cursor.
+Collections are copied, a few at a time, by cursors that read nothing older than a position; then a barrier is written,
+and all changes between the position and the barrier are replayed. Rows are upserts, so whatever the copy saw of a
+change, what is left is the state at the barrier. That is a round. It lasts a few minutes at most; the next one goes on
+from the barrier by other cursors.
+
+Where another snapshot reads the same just then, its blocks are taken instead of a cursor (see ``shared_copies``); then
+the replay begins where that one's would.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
+from math import inf
 from time import monotonic
 from typing import TypeAlias, TypeVar
 
 from changesource.backoff import Backoff
 from changesource.exceptions import SourceRefused, SourceUnavailable, TableStopped
-from changesource.mapping.blocks import Blocks, EncodedRows
-from changesource.mapping.compiled import CompiledMapping, MappedTable, Report
-from changesource.protocol.watermark import Watermark
+from changesource.framing import PIECE_BYTES
+from changesource.mapping.compiled import CompiledMapping, MappedTable, Report, RowFault
 from changesource.services.correcting import correct
 from changesource.services.downstream import Downstream
 from changesource.services.limits import Limits
 from changesource.services.progress import CopyProgress
 from changesource.services.replay import batches
+from changesource.services.shared_copies import Block, Place, SharedCopy
+from changesource.services.table_rows import TableRows
 from changesource.sources.base import ChangeSource, CollectionCopy, Document
 from changesource.stream.transform import Corrections, Transform
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
-FRAME_ROWS = 1000
-FRAME_BYTES = 1024 * 1024
 REPLAY_IDLE_MS = 100
 PROGRESS_SECONDS = 10.0
 # How long a reader that takes nothing keeps its turn while others wait for one.
 PATIENCE_SECONDS = 2.0
-
+# Collections of one snapshot that are read at once: of each, an answer or two of MongoDB are held.
+AT_ONCE = 4
+REPLAY = ""  # the name of no collection
 
 Stopped: TypeAlias = Callable[["TableStopped | None"], None]
 """Hears of a table that stops at a document, and, by None, that it goes on."""
@@ -66,46 +74,55 @@ async def persistently(action: Callable[[], Awaitable[T]], stopped: Stopped | No
             return result
 
 
-@dataclass
-class _Rows:
-    """Encoded rows of one table that wait to be sent; ``progress`` counts those that were taken.
+def _some(frames: Iterable[bytes]) -> Iterator[list[bytes]]:
+    """Give a few frames at a time: one, or what goes out in one piece."""
+    found: list[bytes] = []
+    size = 0
+    for frame in frames:
+        found.append(frame)
+        size += len(frame)
+        if size >= PIECE_BYTES:
+            yield found
+            found, size = [], 0
+    if found:
+        yield found
 
-    In an initial sync they are lists that go into one ``backfill`` frame; later each is an ``insert`` frame, since
-    zero-cache takes ``backfill`` only there, and does not wait.
+
+def _may_not_stop(table: MappedTable) -> bool:
+    return table.spec.error_policy != "stop"
+
+
+@dataclass
+class _Round:
+    """What is copied between two replays: ``left`` are collections that no task reads.
+
+    It ends at the time ``until``, which is set once there is a turn to read by.
     """
 
-    table: MappedTable
-    backfill: bool
-    progress: CopyProgress
-    rows: list[EncodedRows] = field(default_factory=list)
-    count: int = 0
-    size: int = 0
+    downstream: Downstream
+    tasks: asyncio.TaskGroup
+    left: deque[str]
+    until: float = inf
+    # What is under way is no more than what the connection has room for.
+    _one_at_a_time: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    def __post_init__(self) -> None:
-        self._blocks = Blocks(self.table, FRAME_ROWS, FRAME_BYTES)
+    @property
+    def is_over(self) -> bool:
+        """Whether it is time to catch up."""
+        return monotonic() >= self.until
 
-    def frames(self, documents: Sequence[Document], report: Report, watermark: Watermark) -> Iterator[bytes]:
-        """Give what is to be sent of ``documents``, as frames of the transaction of ``watermark``; the rest waits."""
-        if not self.backfill:
-            for document in documents:
-                rows = self.table.encoded(document, self.table.inserts, report)
-                self.progress.rows += len(rows)
-                yield from rows
-            return
-        for some in self._blocks.encoded(documents, report):
-            if self.count + some.rows > FRAME_ROWS or self.size + len(some.body) > FRAME_BYTES:
-                yield from self.rest(watermark)
-            self.rows.append(some)
-            self.count += some.rows
-            self.size += len(some.body)
+    def sending(self, frames: Iterable[bytes]) -> asyncio.Task[None]:
+        """Send after all that was to be sent before; the round ends once it is sent.
 
-    def rest(self, watermark: Watermark) -> Iterator[bytes]:
-        """Give what waits, as a frame of the transaction of ``watermark``, and forget it."""
-        if self.rows:
-            bodies = [some.body for some in self.rows]
-            self.progress.rows += self.count
-            self.rows, self.count, self.size = [], 0, 0
-            yield self.table.frames.backfill(self.table.columns, bodies, watermark)
+        ``frames`` are made then, so that who waits for the reader holds few.
+        """
+
+        async def send() -> None:
+            async with self._one_at_a_time:
+                for some in _some(frames):
+                    await self.downstream.frames(some)
+
+        return self.tasks.create_task(send(), name="snapshot-sending")
 
 
 class Filling:
@@ -134,7 +151,15 @@ class Filling:
         self._backfill = backfill
         self._stopped = stopped
         self._corrections: Corrections = {}
+        # Those that may stop come first: nothing is told then of documents that will come once more.
+        self._fed = {name: sorted(fed, key=_may_not_stop) for name, fed in mapping.by_collection.items()}
+        # Collections that are not copied to their end yet, those that have begun, and what ended them half-way.
         self._wanted: set[str] = set()
+        self._begun: dict[str, Place] = {}
+        # Those that were put into place by a rename: nothing that was read before it will do.
+        self._replaced: dict[str, int] = {}
+        self._faults: dict[str, SourceUnavailable | TableStopped] = {}
+        self._backoff = Backoff("copy")
         self._position = 0
         self._said = monotonic()
         self.progress = CopyProgress()
@@ -150,87 +175,224 @@ class Filling:
         """
         self._position, self._wanted = began, set(collections)
         await self._estimate()
-        while self._wanted:
+        with self._limits.copies.used():
             while self._wanted:
-                collection = min(self._wanted)
-                self._wanted.discard(collection)
-                await self._copied(downstream, collection)
-            # This may want collections again.
-            await self._catch_up(downstream)
+                if any(name not in self._begun for name in self._wanted.intersection(self._mapping.with_history)):
+                    # Before the copy: what changes without history must be copied again.
+                    await persistently(self._prepare)
+                await self._round(downstream)
+                # With no cursor open: one that is older than what is replayed could bring back what was deleted.
+                await self._catch_up(downstream)
+                if self._wanted and self._wanted <= self._faults.keys():
+                    await self._backoff.wait()
+                else:
+                    self._backoff.reset()
         return self._position
 
     async def _estimate(self) -> None:
         """Ask about how many documents will be copied; what cannot be had is left out: it is only shown."""
-        with suppress(SourceUnavailable, SourceRefused):
-            for collection in self._wanted:
-                self.progress.expect(collection, await self._source.estimate(collection))
+        left = iter(sorted(self._wanted))
+
+        async def ask() -> None:
+            with suppress(SourceUnavailable, SourceRefused):
+                for collection in left:
+                    self.progress.expect(collection, await self._source.estimate(collection))
+
+        await asyncio.gather(*(ask() for _ in range(AT_ONCE)))
 
     async def _prepare(self) -> None:
         await self._source.prepare(self._mapping.needs, self._mapping.with_history)
 
-    async def _copied(self, downstream: Downstream, collection: str) -> None:
-        tries = 0
+    async def _round(self, downstream: Downstream) -> None:
+        """Copy a few collections at a time until all are, or it is time to catch up; no cursor is open then.
 
-        async def attempt() -> None:
-            nonlocal tries
-            tries += 1
-            if tries > 1:
-                # A table stopped half-way: it begins anew.
-                await downstream.frames(t.frames.truncate for t in self._mapping.by_collection[collection])
-            await self._copy(downstream, collection)
+        It waits for one turn, and has more of them while nobody else waits for one. What others read just then it takes
+        from them, without a turn.
+        """
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                this = _Round(downstream, tasks, deque(sorted(self._wanted)))
+                reading = tasks.create_task(self._lead(this), name="snapshot-copying")
+                if self._backfill:
+                    await self._follow(this, reading)
+        except BaseExceptionGroup as group:
+            failed = group.exceptions[0]
+        else:
+            return
+        raise failed
 
-        if collection in self._mapping.with_history:
-            # Before the copy: what changes without history must be copied again.
-            await persistently(self._prepare)
-        await persistently(attempt, self._stopped)
+    async def _lead(self, this: _Round) -> None:
+        async with self._turn():
+            this.until = monotonic() + self._limits.catch_up
+            for _ in range(min(AT_ONCE, len(this.left)) - 1):
+                this.tasks.create_task(self._help(this), name="snapshot-copying")
+            await self._read(this)
+
+    async def _help(self, this: _Round) -> None:
+        """Copy beside others, by a turn that nobody wants."""
+        turns = self._limits.turns
+        if not turns.all_taken:
+            async with turns.one():
+                await self._read(this, gives_way=True)
+
+    async def _read(self, this: _Round, *, gives_way: bool = False) -> None:
+        """Copy what is left, one collection after the other, by the turn that the caller has, until it must end.
+
+        It must where a slow reader would keep others from theirs, and, if it ``gives_way``, where anybody waits.
+        """
+
+        def may_go_on() -> bool:
+            return not (this.is_over or (gives_way and self._limits.turns.waiting))
+
+        goes_on = True
+        while goes_on and (collection := next((one for one in this.left if self._shared(one) is None), None)):
+            this.left.remove(collection)
+            try:
+                goes_on = await self._copy(this, collection, may_go_on) and may_go_on()
+            except (SourceUnavailable, TableStopped) as error:
+                if self._stopped is None and isinstance(error, TableStopped):
+                    raise
+                extra = {"collection": collection, "error": str(error), "tries": self._backoff.tries}
+                logger.error("copying stopped", extra=extra)
+                self._note_fault(collection, error)
+                # In another round it begins anew.
+                del self._begun[collection]
+                this.sending(table.frames.truncate for table in self._mapping.by_collection[collection])
+                goes_on = may_go_on()
+
+    async def _copy(self, this: _Round, collection: str, may_go_on: Callable[[], bool]) -> bool:
+        """Copy, or go on with it, to its end or as long as it may; False where the reader is slow (see ``_sent``)."""
+        tables, place = self._tables(collection), self._begin(collection)
+        copy = self._source.copy(collection, self._mapping.needs[collection]) if place is None else place.fork()
+        shared = SharedCopy(place, self._position, this.until)
+        if self._backfill:
+            self._limits.copies.begin(self._key(collection), shared)
+        in_time = True
+        try:
+            async with aclosing(copy.batches(shared.not_before)) as batches:
+                async for batch in batches:
+                    block = self._block(batch, tables, copy)
+                    if self._backfill:
+                        await shared.put(block, self._limits.copies.window)
+                    self._note_block(collection, block)
+                    sending = this.sending(self._frames(this, block, tables))
+                    in_time = await self._sent(sending, shared, wholly=not copy.resumable)
+                    if copy.resumable and not (in_time and may_go_on()):
+                        this.left.append(collection)
+                        break
+                else:
+                    shared.whole = True
+                    self._copied(collection)
+        finally:
+            shared.close()
+        return await self._sent(this.sending(self._rest(this, tables)), shared) and in_time
+
+    async def _follow(self, this: _Round, reading: asyncio.Task[None]) -> None:
+        """Take what others read, for as long as ``reading`` lasts or waits for its turn."""
+        copies = self._limits.copies
+        reading.add_done_callback(lambda _: copies.tell())
+        while not this.is_over:
+            found = next(((one, shared) for one in this.left if (shared := self._shared(one))), None)
+            if found is not None:
+                this.left.remove(found[0])
+                await self._take(this, *found)
+            elif reading.done():
+                return
+            elif this.until == inf and not this.left:
+                # There is nothing that it waits for any more.
+                reading.cancel()
+                return
+            else:
+                await copies.news()
+
+    async def _take(self, this: _Round, collection: str, shared: SharedCopy) -> None:
+        """Take what another snapshot reads, to the end of that or of the round."""
+        tables, place = self._tables(collection), self._begin(collection)
+        self.progress.waits = False
+        # It may have read documents as old as that.
+        self._position = min(self._position, shared.not_before)
+        async with aclosing(shared.blocks(place)) as blocks:
+            async for block in blocks:
+                for fault in block.faults:
+                    self._report(fault)
+                self._note_block(collection, block)
+                await this.sending(self._frames(this, block, tables))
+                if this.is_over:
+                    break
+        await this.sending(self._rest(this, tables))
+        if shared.whole and self._begun[collection] is shared.end:
+            self._copied(collection)
+        else:
+            this.left.append(collection)
+
+    def _shared(self, collection: str) -> SharedCopy | None:
+        """Return what can be followed instead of reading the collection; nothing after a fault: it would come again."""
+        if not self._backfill or collection in self._faults:
+            return None
+        not_before = self._replaced.get(collection, 0)
+        return self._limits.copies.find(self._key(collection), self._begun.get(collection), not_before)
+
+    def _key(self, collection: str) -> Hashable:
+        """What decides the rows."""
+        return self._source, collection, tuple(table.fingerprint for table in self._fed[collection])
+
+    def _tables(self, collection: str) -> list[TableRows]:
+        return [TableRows(table, self._backfill, self.progress) for table in self._fed[collection]]
+
+    def _begin(self, collection: str) -> Place:
+        """Return from where the collection is to be copied."""
+        if collection not in self._begun:
+            self.progress.begin(collection)
+        return self._begun.setdefault(collection, None)
+
+    def _copied(self, collection: str) -> None:
+        self._wanted.discard(collection)
+        del self._begun[collection]
+        self._note_fault(collection, None)
         self.progress.end(collection)
         logger.info("collection copied", extra={"collection": collection, "rows": self.progress.rows})
 
-    async def _copy(self, downstream: Downstream, collection: str) -> None:
-        copy = self._source.copy(collection, self._mapping.needs[collection])
-        self.progress.begin(collection)
-        while not await self._copy_some(downstream, copy, collection):
-            # With no cursor open: one that is older than what is replayed could bring back what was deleted.
-            await self._catch_up(downstream)
+    def _note_fault(self, place: str, error: SourceUnavailable | TableStopped | None) -> None:
+        """Note what ended a collection's copy, or that it goes on; tell of a table that stops, if any does."""
+        if error is None:
+            self._faults.pop(place, None)
+        else:
+            self._faults[place] = error
+        if self._stopped is not None:
+            self._stopped(next((fault for fault in self._faults.values() if isinstance(fault, TableStopped)), None))
 
-    async def _copy_some(self, downstream: Downstream, copy: CollectionCopy, collection: str) -> bool:
-        """Copy for a while, and not on while a slow reader would keep others from theirs; True once all is copied."""
-        # Those that may stop come first: nothing is told then of documents that will come once more.
-        fed = sorted(self._mapping.by_collection[collection], key=lambda table: table.spec.error_policy != "stop")
-        tables = [_Rows(table, self._backfill, self.progress) for table in fed]
-        sending: asyncio.Task[None] | None = None
-        done = False
-        try:
-            async with self._turn(), aclosing(copy.batches(self._position)) as batches:
-                until = monotonic() + self._limits.catch_up
-                async for batch in batches:
-                    frames = self._frames(batch, tables, downstream.opened)
-                    self.progress.read(collection, len(batch))
-                    sending = asyncio.create_task(downstream.frames(frames), name="snapshot-sending")
-                    in_time = await self._sent(sending) and monotonic() < until
-                    if not in_time and copy.resumable:
-                        break
-                    await sending
-                    self._say_progress()
-                else:
-                    done = True
-            if sending is not None:
-                await sending
-        finally:
-            if sending is not None:
-                sending.cancel()
-        await downstream.frames(frame for rows in tables for frame in rows.rest(downstream.opened))
-        return done
+    def _block(self, batch: Sequence[Document], tables: list[TableRows], copy: CollectionCopy) -> Block:
+        faults: list[RowFault] = []
 
-    def _frames(self, batch: Sequence[Document], tables: list[_Rows], watermark: Watermark) -> list[bytes]:
-        """Return what is to be sent of a batch; the rest waits in ``tables`` for more."""
-        return [frame for rows in tables for frame in rows.frames(batch, self._report, watermark)]
+        def report(fault: RowFault) -> None:
+            faults.append(fault)
+            self._report(fault)
 
-    async def _sent(self, sending: asyncio.Task[None]) -> bool:
-        """Wait until it has ended; False where that takes long and others wait for a turn."""
+        return Block(len(batch), [list(rows.encoded(batch, report)) for rows in tables], faults, copy.fork())
+
+    def _note_block(self, collection: str, block: Block) -> None:
+        """It is sent before anything else is done of the collection."""
+        self._begun[collection] = block.after
+        self.progress.read(collection, block.documents)
+        self._say_progress()
+
+    def _frames(self, this: _Round, block: Block, tables: list[TableRows]) -> Iterator[bytes]:
+        """Give what is to be sent of a block; the rest waits in ``tables`` for more."""
+        for rows, encoded in zip(tables, block.rows, strict=True):
+            yield from rows.frames(encoded, this.downstream.opened)
+
+    def _rest(self, this: _Round, tables: list[TableRows]) -> Iterator[bytes]:
+        for rows in tables:
+            yield from rows.rest(this.downstream.opened)
+
+    async def _sent(self, sending: asyncio.Task[None], shared: SharedCopy, *, wholly: bool = False) -> bool:
+        """Wait for its end; False, unless ``wholly``, where that takes long and others wait for a turn, or follow.
+
+        It goes on by itself then.
+        """
         while not sending.done():
             await asyncio.wait([sending], timeout=PATIENCE_SECONDS)
-            if not sending.done() and self._limits.turns.waiting:
+            if not (wholly or sending.done()) and (self._limits.turns.waiting or shared.followed):
                 return False
         return True
 
@@ -254,6 +416,9 @@ class Filling:
         """Replay what has changed until now; collections that were put into place by a rename are wanted again."""
         self._position, replaced = await self._replay(downstream, self._position, await self.barrier())
         self._wanted |= replaced
+        for collection in replaced:
+            self._begun.pop(collection, None)
+            self._replaced[collection] = self._position
 
     async def _replay(self, downstream: Downstream, began: int, until: int) -> tuple[int, set[str]]:
         """Send what changed from ``began`` until at least ``until``, within the open transaction.
@@ -264,6 +429,7 @@ class Filling:
         replaced: set[str] = set()
         transform = Transform(self._mapping, self._report, corrections=self._corrections)
         needs = self._mapping.needs
+        stopped = None if self._stopped is None else partial(self._note_fault, REPLAY)
 
         async def attempt() -> None:
             try:
@@ -289,5 +455,5 @@ class Filling:
                         return
 
         while position < until:
-            await persistently(attempt, self._stopped)
+            await persistently(attempt, stopped)
         return position, replaced

@@ -10,7 +10,7 @@ import asyncio
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping, Sequence
-from copy import deepcopy
+from copy import copy, deepcopy
 from itertools import count
 from typing import Any, Literal, NamedTuple
 
@@ -41,7 +41,7 @@ class ScriptedSource:
     """A ``ChangeSource`` of one database in memory. ``_id`` values must be hashable.
 
     Writing returns the cluster time of the write. ``state`` holds the documents as they are now; ``calls`` counts the
-    calls of each kind; ``feeds`` are those that are open.
+    calls of each kind, ``opened`` the cursors that copied each collection; ``feeds`` and ``cursors`` are those open.
     """
 
     def __init__(self, *, feed_batch: int = 100, snapshot_batch: int = 100, start: int = START) -> None:
@@ -49,6 +49,8 @@ class ScriptedSource:
         self.now = start
         self.calls: Counter[Call] = Counter()
         self.feeds: set[ScriptedFeed] = set()
+        self.opened: Counter[str] = Counter()
+        self.cursors: list[str] = []
         self.feed_batch = feed_batch
         self.snapshot_batch = snapshot_batch
         self.state: State = {}
@@ -296,23 +298,32 @@ class ScriptedCopy:
         self._collection = collection
         self._last: tuple[str, Any] | None = None
 
+    def fork(self) -> ScriptedCopy:
+        """See ``CollectionCopy.fork``."""
+        return copy(self)
+
     async def batches(self, not_before: int) -> AsyncGenerator[Sequence[Document], None]:
         """See ``CollectionCopy.batches``."""
         source = self._source
         if not_before > source.now:
             raise SourceUnavailable("asked for what is not there yet")
-        while True:
-            try:
-                await source.enter("documents")
-            except SourceUnavailable:
-                continue
-            present = source.read_state(not_before).get(self._collection, {})
-            order = sorted(key for key in map(_order, present) if self._last is None or key > self._last)
-            batch = [deepcopy(present[key[1]]) for key in order[: source.snapshot_batch]]
-            if not batch:
-                return
-            self._last = order[len(batch) - 1]
-            yield batch
+        source.opened[self._collection] += 1
+        source.cursors.append(self._collection)
+        try:
+            while True:
+                try:
+                    await source.enter("documents")
+                except SourceUnavailable:
+                    continue
+                present = source.read_state(not_before).get(self._collection, {})
+                order = sorted(key for key in map(_order, present) if self._last is None or key > self._last)
+                batch = [deepcopy(present[key[1]]) for key in order[: source.snapshot_batch]]
+                if not batch:
+                    return
+                self._last = order[len(batch) - 1]
+                yield batch
+        finally:
+            source.cursors.remove(self._collection)
 
 
 class History:

@@ -11,13 +11,15 @@ from tests.harness.model import Key, ModelReplica, ModelTable, Row, require
 COLLECTION, TABLE = "items", "item"
 # Of another collection, so that a server can be warmed up by a replica that gets next to nothing.
 WARM = "warm"
+# Beside ``TABLE``, each of a collection of its own name, for what reads several at once.
+MORE = ("item_b", "item_c", "item_d")
 COLUMNS = {"id": {"type": "string", "path": "_id"}, "name": {"type": "string", "path": "name"}}
 MAPPINGS: dict[str, Any] = {
     "tables": {
         table: {"collection": collection, "columns": COLUMNS, "primaryKey": ["id"], "idType": "string"}
-        for table, collection in ((TABLE, COLLECTION), (WARM, WARM))
+        for table, collection in ((TABLE, COLLECTION), (WARM, WARM), *((name, name) for name in MORE))
     },
-    "publications": {TABLE: [TABLE], WARM: [WARM]},
+    "publications": {TABLE: [TABLE], WARM: [WARM], "several": [TABLE, *MORE]},
 }
 BATCH_BYTES = 1_000_000
 
@@ -27,16 +29,16 @@ def name(number: int, width: int) -> str:
     return f"{number * 7919 % 1_000_003:x}".ljust(width, "x")
 
 
-def insert(database: Database[Any], numbers: range, width: int) -> None:
+def insert(database: Database[Any], numbers: range, width: int, collection: str = COLLECTION) -> None:
     """Insert documents, fast, in their order."""
     step = max(1, BATCH_BYTES // (width + 50))
     for start in range(numbers.start, numbers.stop, step):
         part = range(start, min(start + step, numbers.stop))
-        database[COLLECTION].insert_many([{"_id": f"{n:07}", "name": name(n, width)} for n in part])
+        database[collection].insert_many([{"_id": f"{n:07}", "name": name(n, width)} for n in part])
 
 
 class Tally(ModelReplica):
-    """A model replica that keeps one byte of each row of ``TABLE``: it checks the row and that no row is dropped."""
+    """A model replica that keeps one byte of each number of ``TABLE`` and ``MORE``: it checks rows, none is dropped."""
 
     def __init__(self, width: int, rows: int) -> None:
         """``rows`` is how many there will be at most."""
@@ -52,7 +54,7 @@ class Tally(ModelReplica):
         return self._seen.count(1)
 
     def _set(self, table: ModelTable, key: Key, row: Row | None) -> None:
-        if table is not self.tables.get(TABLE):
+        if table is self.tables.get(WARM) or table.key != ("id",):
             super()._set(table, key, row)
             return
         number = int(key[0])

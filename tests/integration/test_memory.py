@@ -19,7 +19,7 @@ from tests.conftest import DeploymentFactory, MongoServer, mongo_server
 from tests.harness.deployment import Server
 from tests.harness.memory import MIB, Memory
 from tests.harness.reader import Reader
-from tests.harness.tally import COLLECTION, MAPPINGS, TABLE, WARM, Tally, insert
+from tests.harness.tally import COLLECTION, MAPPINGS, MORE, TABLE, WARM, Tally, insert
 
 GROWTH = 64 * MIB
 A_REPLICA = MIB
@@ -117,6 +117,27 @@ async def test_a_snapshot_for_a_slow_reader(
     assert memory.phases[1].seconds > min(size.seconds, received / BYTES_A_SECOND) * 0.9
     assert tally.count == tally.changes == size.rows == mongo[COLLECTION].estimated_document_count()
     # Piled up in the server, it would be seen.
+    assert received > GROWTH * 1.3
+    check(memory, GROWTH, capsys)
+
+
+async def test_a_snapshot_of_several_collections_at_once_for_a_slow_reader(
+    deployment: DeploymentFactory, mongo: Database[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    server = await warm_server(deployment, mongo)
+    collections, rows, width = (COLLECTION, *MORE), 250, 100_000
+    for number, collection in enumerate(collections):
+        insert(mongo, range(number * rows, (number + 1) * rows), width, collection)
+    tally = Tally(width, rows * len(collections))
+    reader = Reader(server.stream_url, "slow", ("several",), tally, RECEIVE_BUFFER)
+    with Memory(server.pid) as memory:
+        async with reader.connection() as socket:
+            frames = reader.frames(socket)
+            with memory.phase(f"{len(collections)} collections at 1 MB/s"):
+                received = await at_a_pace(frames, 3)
+            with memory.phase("the rest of it at any pace"):
+                received += await at_a_pace(frames, 0)
+    assert tally.count == tally.changes == rows * len(collections)
     assert received > GROWTH * 1.3
     check(memory, GROWTH, capsys)
 

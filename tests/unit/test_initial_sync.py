@@ -6,81 +6,19 @@ import asyncio
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from changesource.exceptions import CursorLost, HistoryLost, PrivilegeMissing, SourceUnavailable
-from changesource.mapping.compiled import CompiledMapping, RowFault
-from changesource.protocol.request import StreamRequest
-from changesource.services import filling
-from changesource.services.downstream import Downstream
-from changesource.services.initial_sync import InitialSync
-from changesource.services.limits import Limits
-from changesource.services.progress import CopyProgress
-from changesource.services.turns import Turns
+from changesource.exceptions import CursorLost, HistoryLost, PrivilegeMissing, SourceUnavailable, TableStopped
+from changesource.services import filling, table_rows
 from changesource.sources.scripted import Call, ScriptedSource, Write
-from changesource.stream.grouping import Bounds
-from tests.harness.chat import compiled, expected, shown
-from tests.harness.link import framewise
-from tests.harness.model import ModelReplica
+from tests.harness.chat import compiled
+from tests.harness.snapshots import ALWAYS, NEVER, Snapshot, bodies, filled, held, many
 from tests.harness.waiting import until
 from tests.harness.writers import Writer
-
-REQUEST = StreamRequest("app", 2)
-BOUNDS = Bounds(rows=5, age=0.05)
-NEVER, ALWAYS = 300.0, 0.0  # how often a copy catches up
-
-
-class Snapshot:
-    """One replica's initial sync."""
-
-    def __init__(
-        self, source: ScriptedSource, mapping: CompiledMapping | None = None, *, catch_up: float = NEVER
-    ) -> None:
-        self.source = source
-        self.limits = Limits(BOUNDS, keepalive=30.0, turns=Turns(1), catch_up=catch_up)
-        self.mapping = mapping or compiled()
-        self.model = ModelReplica()
-        self.frames: list[str] = []
-        self.faults: list[RowFault] = []
-        self.told: list[tuple[int, int]] = []
-        self.position = 0
-        self.progress = CopyProgress()
-
-    async def send(self, frame: str) -> None:
-        self.frames.append(frame)
-        self.model.apply(frame)
-
-    async def remember(self, position: int) -> None:
-        self.told.append((position, len(self.model.commits)))
-
-    async def run(self) -> Snapshot:
-        sync = InitialSync(self.source, self.mapping, REQUEST, limits=self.limits, report=self.faults.append)
-        self.progress = sync.progress
-        began = await sync.barrier()
-        downstream = Downstream(framewise(self.send), self.mapping.fingerprint, self.mapping.tables, began)
-        self.position = await sync.run(downstream, began, self.remember)
-        assert downstream.committed.cluster_time == began
-        assert self.model.commits == [str(downstream.committed)]
-        assert not self.source.feeds
-        return self
-
-    def check(self) -> None:
-        """The replica is exact at the position that the snapshot names."""
-        tables = tuple(self.mapping.tables)
-        assert shown(self.model, tables) == expected(self.source.state_at(self.position), tables)
-
-    def tags(self) -> list[str]:
-        return [json.loads(frame)[1]["tag"] for frame in self.frames]
-
-
-def filled(documents: int = 50, *, seed: int = 1, batch: int = 10) -> tuple[ScriptedSource, Writer]:
-    source = ScriptedSource(feed_batch=7, snapshot_batch=batch)
-    writer = Writer(source, seed)
-    writer.fill(documents)
-    return source, writer
 
 
 async def test_what_is_there_is_one_transaction() -> None:
@@ -126,7 +64,7 @@ async def test_the_position_is_told_before_the_commit() -> None:
 
 
 async def test_rows_are_sent_in_frames_of_bounded_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(filling, "FRAME_ROWS", 20)
+    monkeypatch.setattr(table_rows, "FRAME_ROWS", 20)
     source, _ = filled(batch=1000)
     snapshot = await Snapshot(source).run()
     snapshot.check()
@@ -137,7 +75,7 @@ async def test_rows_are_sent_in_frames_of_bounded_size(monkeypatch: pytest.Monke
 
 async def test_rows_of_any_size_are_sent_in_frames_of_bounded_size(monkeypatch: pytest.MonkeyPatch) -> None:
     """Frames are filled by what comes in several batches; only a row that is too large for one has its own."""
-    monkeypatch.setattr(filling, "FRAME_BYTES", 3000)
+    monkeypatch.setattr(table_rows, "FRAME_BYTES", 3000)
     source = ScriptedSource(snapshot_batch=7)
     for number in range(100):
         source.insert("messages", {"_id": f"{number:03}", "body": "x" * (5000 if number % 40 == 20 else 100)})
@@ -221,14 +159,17 @@ async def test_many_faults_in_a_row_do_not_end_it() -> None:
     snapshot.check()
 
 
-async def test_a_fault_that_will_not_pass_ends_it_without_a_commit() -> None:
+@pytest.mark.parametrize("turns", [1, 4])
+async def test_a_fault_that_will_not_pass_ends_it_without_a_commit(turns: int) -> None:
+    """It is raised as itself, once the cursors of all collections are closed."""
     source, _ = filled()
-    source.fail("documents", PrivilegeMissing(), 2)
-    snapshot = Snapshot(source)
+    source.fail("documents", PrivilegeMissing(), 4)
+    snapshot = Snapshot(source, turns=turns)
     with pytest.raises(PrivilegeMissing):
         await snapshot.run()
     assert snapshot.model.commits == []
     assert not source.feeds
+    assert not source.cursors
 
 
 async def test_history_that_is_lost_during_the_copy_ends_it_without_a_commit() -> None:
@@ -307,16 +248,17 @@ async def test_a_rename_during_the_copy_that_follows_a_rename() -> None:
     st.lists(st.tuples(st.sampled_from(["documents", "poll", "barrier", "feed"]), st.integers(1, 15)), max_size=8),
     st.sampled_from([NEVER, ALWAYS]),
     st.booleans(),
+    st.sampled_from([1, 4]),
 )
 async def test_whatever_is_written_whenever_the_snapshot_is_exact(
-    seed: int, moments: list[tuple[Call, int]], catch_up: float, lagging: bool
+    seed: int, moments: list[tuple[Call, int]], catch_up: float, lagging: bool, turns: int
 ) -> None:
     source, writer = filled(20, seed=seed, batch=4)
     if lagging:
         source.lag()
     for call, nth in moments:
         source.before(call, nth, lambda: [writer.step() for _ in range(4)])
-    snapshot = await Snapshot(source, catch_up=catch_up).run()
+    snapshot = await Snapshot(source, catch_up=catch_up, turns=turns).run()
     snapshot.check()
 
 
@@ -366,11 +308,14 @@ async def test_progress_is_counted() -> None:
     assert (progress.documents, progress.expected, progress.seconds_left) == (100, 100, 0)
 
 
-async def test_snapshots_take_turns_and_a_stuck_reader_keeps_nobody_from_his(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With one turn for two: the second one waits, and gets it although the first one's reader takes nothing."""
+@pytest.mark.parametrize("turns", [1, 2])
+async def test_snapshots_take_turns_and_a_stuck_reader_keeps_nobody_from_his(
+    monkeypatch: pytest.MonkeyPatch, turns: int
+) -> None:
+    """The first has them all. The second waits, and gets one although the first one's reader takes nothing."""
     monkeypatch.setattr(filling, "PATIENCE_SECONDS", 0.01)
     source, writer = filled(50, batch=10)
-    stuck, other = Snapshot(source), Snapshot(source)
+    stuck, other = Snapshot(source, turns=turns), Snapshot(source)
     other.limits = stuck.limits
     taken, release = asyncio.Event(), asyncio.Event()
 
@@ -404,3 +349,127 @@ async def test_who_waits_for_a_turn_says_so(caplog: pytest.LogCaptureFixture) ->
     await running
     assert not snapshot.progress.waits
     snapshot.check()
+
+
+# Several collections at once.
+
+
+@pytest.mark.parametrize(("turns", "at_once"), [(1, 1), (3, 3), (100, filling.AT_ONCE)])
+async def test_collections_are_copied_a_few_at_a_time(turns: int, at_once: int) -> None:
+    source, mapping = many(9, 35)
+    most = 0
+
+    def count() -> None:
+        nonlocal most
+        most = max(most, len(source.cursors))
+
+    for nth in range(1, 46):
+        source.before("documents", nth, count)
+    snapshot = await Snapshot(source, mapping, turns=turns).run()
+    assert bodies(snapshot) == held(snapshot)
+    assert most == at_once
+    assert set(source.opened.values()) == {1}
+    assert source.calls["barrier"] == 2
+    assert (snapshot.progress.rows, snapshot.progress.expected) == (9 * 35, 9 * 35)
+
+
+async def test_frames_of_several_collections_come_between_each_other_each_in_order(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(table_rows, "FRAME_ROWS", 5)
+    source, mapping = many(4, 40)
+    snapshot = await Snapshot(source, mapping, turns=4).run()
+    frames = [json.loads(frame)[1] for frame in snapshot.frames if '"backfill"' in frame]
+    names = [frame["relation"]["name"] for frame in frames]
+    changes = sum(before != after for before, after in pairwise(names))
+    assert changes > 4
+    for name in mapping.tables:
+        ids = [row[0] for frame in frames if frame["relation"]["name"] == name for row in frame["rowValues"]]
+        assert ids == sorted(ids)
+        assert len(ids) == 40
+
+
+async def test_what_changed_is_replayed_with_no_cursor_open() -> None:
+    """Each round goes on with all unfinished collections, by cursors that read nothing older than what was replayed."""
+    source, mapping = many(6, 40)
+    source.lag()
+
+    def look() -> None:
+        assert not source.cursors
+
+    def delete() -> None:
+        for number, name in enumerate(mapping.tables):
+            source.delete(name, f"{30 + number:03}")
+
+    source.before("documents", 4, delete)
+    for nth in range(1, 100):
+        source.before("poll", nth, look)
+        source.before("barrier", nth, look)
+    snapshot = await Snapshot(source, mapping, catch_up=ALWAYS, turns=4).run()
+    assert bodies(snapshot) == held(snapshot)
+    assert source.calls["barrier"] >= 2 + 5
+    assert max(source.opened.values()) >= 4
+
+
+@pytest.mark.parametrize("moment", ["while it reads", "while it sends"])
+async def test_who_goes_away_leaves_no_cursor(moment: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, mapping = many(6, 40)
+    snapshot = Snapshot(source, mapping, turns=4)
+    cursors = 0
+
+    def go_away() -> None:
+        nonlocal cursors
+        cursors = len(source.cursors)
+        running.cancel()
+
+    async def send(frame: str) -> None:
+        if '"backfill"' in frame:
+            go_away()
+            await asyncio.Event().wait()
+
+    if moment == "while it sends":
+        monkeypatch.setattr(table_rows, "FRAME_ROWS", 5)
+        monkeypatch.setattr(snapshot, "send", send)
+    else:
+        source.before("documents", 9, go_away)
+    running = asyncio.create_task(snapshot.run())
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(running, 5)
+    assert cursors > 1
+    assert not source.cursors
+    assert not snapshot.limits.turns.all_taken
+    assert not snapshot.limits.turns.waiting
+
+
+async def test_who_reads_by_several_turns_gives_those_up_that_others_wait_for() -> None:
+    source, mapping = many(4, 200)
+    first, second = Snapshot(source, mapping, turns=4), Snapshot(source, mapping)
+    second.limits = first.limits
+    running = asyncio.create_task(first.run())
+    await until(lambda: len(source.cursors) == 4)
+    late = asyncio.create_task(second.run())
+    await until(lambda: sum(source.opened.values()) > 4)
+    assert not first.model.commits
+    assert second.limits.turns.waiting == 0
+    await asyncio.gather(running, late)
+    for snapshot in (first, second):
+        assert bodies(snapshot) == held(snapshot)
+
+
+async def test_a_table_that_stops_keeps_no_other_collection_waiting() -> None:
+    """It begins anew once its document is mended; what is told of it is not taken back by the others' success."""
+    source, mapping = many(6, 40)
+    stops = [replace(table.spec, error_policy="stop") for table in mapping.tables.values()]
+    snapshot = Snapshot(source, compiled(*stops), turns=4)
+    source.update("m01", "035", body=None)
+    running = asyncio.create_task(snapshot.run())
+    await until(lambda: len(snapshot.model.tables) > 6 and sum(len(rows) for rows in bodies(snapshot).values()) >= 200)
+    await until(lambda: source.opened["m01"] > 1)
+    assert isinstance(snapshot.stops[-1], TableStopped)
+    source.update("m01", "035", body="mended")
+    source.delete("m01", "003")
+    await asyncio.wait_for(running, 10)
+    assert bodies(snapshot) == held(snapshot)
+    assert snapshot.stops[-1] is None
+    assert "truncate" in snapshot.tags()
+    assert {source.opened[name] for name in mapping.tables if name != "m01"} == {1}
