@@ -16,6 +16,7 @@ SECRET_KEY = settings.secret_key
 ALLOWED_HOSTS = list(settings.allowed_hosts)
 
 INSTALLED_APPS = [
+    "unfold",  # before the admin, whose templates it overrides
     "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from django.contrib import admin
 
+from .access import GroupAdmin, UserAdmin
 from .mappings import PublicationAdmin, TableMappingAdmin
 from .state import ApiKeyAdmin, StateAdmin
 
-__all__ = ["ApiKeyAdmin", "PublicationAdmin", "StateAdmin", "TableMappingAdmin"]
+__all__ = ["ApiKeyAdmin", "GroupAdmin", "PublicationAdmin", "StateAdmin", "TableMappingAdmin", "UserAdmin"]
 
-admin.site.site_header = admin.site.site_title = "zerosource"
-admin.site.index_title = "What is mapped, and what flows"
-admin.site.site_url = None  # there is no other site to view
+admin.site.index_title = "Overview"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from django import forms
 from django.contrib import admin, messages
 from django.core.exceptions import NON_FIELD_ERRORS, PermissionDenied, ValidationError
 from django.db import models
@@ -13,6 +12,8 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import URLPattern, path, reverse
 from django.utils.decorators import method_decorator
 from django.views.decorators.http import require_POST
+from unfold.admin import ModelAdmin, TabularInline
+from unfold.widgets import UnfoldAdminTextareaWidget, UnfoldAdminTextInputWidget
 
 from changesource.conf import settings
 from changesource.exceptions import MappingError, ZerosourceError
@@ -33,17 +34,17 @@ if TYPE_CHECKING:
 else:
     TableForm = ModelForm
     ColumnFormSet = BaseInlineFormSet
-    ColumnTabularInline = admin.TabularInline
-    TableModelAdmin = PublicationModelAdmin = admin.ModelAdmin
+    ColumnTabularInline = TabularInline
+    TableModelAdmin = PublicationModelAdmin = ModelAdmin
 
 # Ten lines for each, as they are by default, push the columns off the screen.
 SHORT_BOXES: dict[type[models.Field[Any, Any]], dict[str, Any]] = {
-    kind: {"widget": forms.Textarea(attrs={"rows": 2, "cols": 90})} for kind in (OrderedJSONField, models.TextField)
+    kind: {"widget": UnfoldAdminTextareaWidget(attrs={"rows": 2})} for kind in (OrderedJSONField, models.TextField)
 }
 # A row of columns must fit the screen.
 NARROW_BOXES: dict[type[models.Field[Any, Any]], dict[str, Any]] = {
-    OrderedJSONField: {"widget": forms.Textarea(attrs={"rows": 1, "cols": 30})},
-    models.CharField: {"widget": forms.TextInput(attrs={"size": 18})},
+    OrderedJSONField: {"widget": UnfoldAdminTextareaWidget(attrs={"rows": 1})},
+    models.CharField: {"widget": UnfoldAdminTextInputWidget()},
 }
 
 

@@ -11,6 +11,7 @@ from django.core.exceptions import PermissionDenied
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest
 from django.utils.html import format_html
+from unfold.admin import ModelAdmin
 
 from changesource.models import ApiKey, Lease, ManagedContent, MappingRevision, RowError, Watermark
 from changesource.store import api_keys
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     AnyModelAdmin = admin.ModelAdmin[Model]
     ApiKeyModelAdmin = admin.ModelAdmin[ApiKey]
 else:
-    AnyModelAdmin = ApiKeyModelAdmin = admin.ModelAdmin
+    AnyModelAdmin = ApiKeyModelAdmin = ModelAdmin
 
 KEY_FIELDS = ("name", "prefix", "created", "revoked")
 

@@ -1,0 +1,31 @@
+"""The admin in Chromium: it has its style, is accessible in light and dark, and fits a phone."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.conftest import DeploymentFactory
+from tests.harness.browser import ADMIN, PHONE, Desk, axe, overflow
+
+LISTS = ("tablemapping", "publication", "mappingrevision", "managedcontent", "watermark", "rowerror", "lease", "apikey")
+PAGES = ("", *(f"changesource/{name}/" for name in LISTS), "changesource/apikey/add/", "auth/user/", "auth/user/add/")
+
+
+def test_pages_are_accessible_and_fit_a_phone(deployment: DeploymentFactory, desk: Desk) -> None:
+    """With DEBUG off too, static files come from where they are installed."""
+    server = deployment(**ADMIN, DEBUG="0").server()
+    for options in ({}, {"color_scheme": "dark", "viewport": PHONE}):
+        page = desk.page(server, **options)
+        for path in PAGES:
+            page.goto(f"/admin/{path}")
+            assert page.evaluate("getComputedStyle(document.body).fontFamily").startswith("Inter"), path
+            assert axe(page) == [], path
+            assert overflow(page) == 0, path
+
+
+@pytest.mark.parametrize("fault", ["<img src='x.png'>", "<p style='color: #ccc; background: #fff'>Too pale</p>"])
+def test_a_planted_fault_is_found(deployment: DeploymentFactory, desk: Desk, fault: str) -> None:
+    page = desk.page(deployment(**ADMIN).server())
+    assert axe(page) == []
+    page.locator("#content").evaluate("(place, fault) => place.insertAdjacentHTML('afterbegin', fault)", fault)
+    assert len(axe(page)) == 1
