@@ -248,7 +248,7 @@ def desk(browser: Browser) -> Iterator[Desk]:
 
 @pytest.fixture
 def query_server(tmp_path: Path) -> Iterator[Callable[[dict[str, object]], QueryServer]]:
-    """Starts query endpoints: ``query_server(zero_schema({...})).url`` is a zero-cache's ``query_url``."""
+    """Starts query endpoints: ``query_server(schema_in(file)).url`` is a zero-cache's ``query_url``."""
     with ExitStack() as stack:
 
         def start(schema: dict[str, object]) -> QueryServer:
