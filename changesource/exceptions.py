@@ -128,6 +128,13 @@ class AccessUnchecked(ZerosourceError):
     remedy = "Check DATABASE_URL and the database. Keys in CHANGE_SOURCE_API_KEYS need no database."
 
 
+class ViewerRefused(RequestRefused):
+    """Changes are shown to staff who may view table mappings and watermarks."""
+
+    code = "ZS125"
+    remedy = "Log in at /admin/ as one of them, or have somebody grant these permissions."
+
+
 class ResetRequired(ZerosourceError):
     """The replica's position cannot be served any more."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from django.utils import timezone
 
@@ -90,6 +91,11 @@ def note_watcher(position: int, state: str = "watching") -> None:
     """Write how far the watcher is."""
     values = {"sent": str(position), "state": state, "updated_at": timezone.now()}
     Row.objects.update_or_create(values, kind=Row.Kind.WATCHER, app_id="", shard_num=0)
+
+
+def watcher_noted_at() -> datetime | None:
+    """Return when a watcher last moved on, None where none ever did; with heartbeats it does so all the time."""
+    return Row.objects.filter(kind=Row.Kind.WATCHER).values_list("updated_at", flat=True).first()
 
 
 def replicas() -> list[tuple[str, list[str], str]]:
