@@ -67,6 +67,12 @@ NAVIGATION: list[dict[str, Any]] = [
     {
         "title": "Flow",
         "items": [
+            {
+                "title": "Live changes",
+                "icon": "stream",
+                "link": reverse_lazy("live"),
+                "permission": "changesource.admin.live.may_see",
+            },
             _list_of("Replicas", "sync_alt", "watermark"),
             _list_of("Row errors", "report", "rowerror"),
             _list_of("Leases", "workspace_premium", "lease"),

@@ -82,22 +82,22 @@ class LiveFeed:
                     await self._arrived.wait()
             except TimeoutError:
                 pass  # what is told then is the rate
-        wanted = self.wanted
-        excerpt = await self._excerpt(wanted)
+        wanted, paused = self.wanted, self.paused
+        excerpt = Excerpt(wanted, paused=paused)
+        await self._fill(excerpt)
         self._missed += excerpt.missed
         self._sent = monotonic()
         return orjson.dumps(
             {
                 "lines": excerpt.lines,
-                "filter": {"table": wanted.table, "key": wanted.key},
+                "filter": {"table": wanted.table, "key": wanted.key, "paused": paused},
                 "missed": self._missed,
                 "rate": self._rate_now(),
                 "heard": monotonic() - self._heard < self._silence,
             }
         )
 
-    async def _excerpt(self, wanted: Wanted) -> Excerpt:
-        excerpt = Excerpt(wanted, paused=self.paused)
+    async def _fill(self, excerpt: Excerpt) -> None:
         # Those that come meanwhile wait for the next.
         for _ in range(len(self._batches)):
             excerpt.miss(self._dropped)
@@ -110,7 +110,6 @@ class LiveFeed:
             self._position = max(self._position, batch.end)
             # One batch takes some milliseconds at most; others may have something to do.
             await asyncio.sleep(0)
-        return excerpt
 
     def _rate_now(self) -> float:
         """All changes a second, over the last second or so."""

@@ -71,7 +71,7 @@ async def test_only_what_the_filter_wants_is_missed(monkeypatch: Any) -> None:
     page.offer(made(2, 5, SEAT.truncate, "seat"), 100)
     page.offer(made(3), 100)
     told = await message(page)
-    assert (told["missed"], told["filter"]) == (3, {"table": "message", "key": ""})
+    assert (told["missed"], told["filter"]) == (3, {"table": "message", "key": "", "paused": False})
 
 
 async def test_while_paused_nothing_is_shown_and_afterwards_only_what_is_new() -> None:
