@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 from asgiref.sync import sync_to_async
 from channels.testing import WebsocketCommunicator
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Permission, User
 from django.test import Client
 from pymongo.database import Database
 from websockets.exceptions import InvalidStatus
 
 from changesource import consumers
+from changesource.mapping.formats import read_specification
+from changesource.services.configuration import import_specification
 from changesource.services.runtime import Runtime
 from tests.conftest import DeploymentFactory, MongoServer
 from tests.harness.deployment import Deployment, Server
@@ -128,12 +130,34 @@ async def test_a_page_that_never_reads_holds_up_nobody(deployment: DeploymentFac
             assert sum(line.get("count", 0) for line in page.lines) == page.told["missed"]
 
 
-async def test_where_no_watcher_runs_the_page_says_so(deployment: DeploymentFactory) -> None:
-    place, server = await asyncio.to_thread(served, deployment, "--no-watcher")
+async def test_a_watcher_of_another_process_is_heard_and_one_that_is_missing_is_not(
+    deployment: DeploymentFactory,
+) -> None:
+    place = await asyncio.to_thread(deployment, redis=True)
+    place.configure(mappings=MAPPINGS)
+    server = await asyncio.to_thread(place.server, "--no-watcher")
     keys = await asyncio.to_thread(sessions, place)
     async with looking(server, keys["viewer"]) as viewer:
         await viewer.next()
         assert not viewer.told["heard"]
+        place.watcher()
+        async with asyncio.timeout(20):
+            while not viewer.told["heard"]:
+                await viewer.next()
+
+
+@pytest.mark.django_db
+def test_the_page_and_the_way_to_it_are_shown_to_who_may_look(client: Client) -> None:
+    import_specification(read_specification(MAPPINGS), "test")
+    for name, (is_staff, permissions) in VIEWERS.items():
+        user = User.objects.create_user(name, is_staff=is_staff)
+        user.user_permissions.set(Permission.objects.filter(codename__in=permissions))
+        client.force_login(user)
+        may = name == "viewer"
+        assert ('href="/admin/live/"' in client.get("/admin/").content.decode()) == may, name
+        page = client.get("/admin/live/")
+        assert page.status_code == (200 if may else 403 if is_staff else 302), name
+        assert (f"<option>{TABLE}</option>" in page.content.decode()) == may
 
 
 @pytest.mark.django_db(transaction=True)
