@@ -6,6 +6,9 @@
   const MAX_PREVIEW = 400; // characters of a row in a line that is not open
   const SLOWEST_RETRY = 10000;
   const NO_VIEWER = 4003;
+  const NO_WATCHER =
+    "No watcher is heard, so nothing is shown here. One is at work where mappings are published and serve (without" +
+    " --no-watcher) or manage.py runwatcher runs, with the same REDIS_URL. Replicas get every change all the same.";
 
   const page = document.getElementById("live");
   const form = page.querySelector("form");
@@ -132,10 +135,10 @@
     } else {
       missedBefore += more; // by a filter of before
     }
-    figures.rate.textContent = number(message.rate);
+    figures.rate.textContent = number(message.rate < 10 ? message.rate : Math.round(message.rate));
     figures.missed.textContent = number(missed - missedBefore);
     if (!message.heard) {
-      tell("trouble", "No watcher is heard, so nothing is shown here: run manage.py runwatcher, or serve without --no-watcher, and see that REDIS_URL is the same for all. Replicas get every change all the same.");
+      tell("trouble", NO_WATCHER);
     } else if (paused) {
       tell("paused", "Paused");
     } else if (isOurs) {
