@@ -96,6 +96,7 @@ UNFOLD: dict[str, Any] = {
     "SITE_ICON": {"light": _file("logo.svg"), "dark": _file("logo-dark.svg")},
     "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": _file("logo.svg")}],
     "SHOW_VIEW_ON_SITE": False,
+    "DASHBOARD_CALLBACK": "changesource.admin.overview.start_page",
     "STYLES": [_file("admin.css")],
     "COLORS": {"base": BASE, "primary": PRIMARY},
     "BORDER_RADIUS": "6px",

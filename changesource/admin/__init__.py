@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from django.contrib import admin
+from django.urls import path
 
+from . import overview
 from .access import GroupAdmin, UserAdmin
 from .mappings import PublicationAdmin, TableMappingAdmin
 from .state import ApiKeyAdmin, StateAdmin
@@ -11,3 +13,7 @@ from .state import ApiKeyAdmin, StateAdmin
 __all__ = ["ApiKeyAdmin", "GroupAdmin", "PublicationAdmin", "StateAdmin", "TableMappingAdmin", "UserAdmin"]
 
 admin.site.index_title = "Overview"
+# What django-unfold's site adds to its own; each checks permissions beyond being staff itself.
+admin.site.extra_urls = lambda: [  # type: ignore[attr-defined]
+    path("overview/", admin.site.admin_view(overview.parts), name="overview"),
+]

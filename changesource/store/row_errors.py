@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from django.db import transaction
-from django.db.models import F
+from django.db.models import Count, F, Max, Sum
 from django.utils import timezone
 
 from changesource.mapping.compiled import RowFault
@@ -83,3 +83,24 @@ def clear(entries: Iterable[Listed]) -> None:
     with transaction.atomic():
         for entry in entries:
             RowError.objects.filter(pk=entry.pk, count=entry.seen).delete()
+
+
+class Total(NamedTuple):
+    """A table's entries: how many there are, how often they were seen in all, and when last."""
+
+    table: str
+    entries: int
+    seen: int
+    last_seen: datetime
+
+
+def totals() -> list[Total]:
+    """Return what each table has, most entries first."""
+    found = RowError.objects.order_by().values("table").annotate(entries=Count("pk"), seen=Sum("count"))
+    rows = found.annotate(last=Max("last_seen")).order_by("-entries", "table")
+    return [Total(*row) for row in rows.values_list("table", "entries", "seen", "last")]
+
+
+def newest(limit: int) -> list[RowError]:
+    """Return the entries that were seen last."""
+    return list(RowError.objects.order_by("-last_seen", "-pk")[:limit])

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from django.db import transaction
 from django.utils import timezone
 
 from changesource.models import Watermark as Row
+from changesource.store import minutes
 
 WISH = ("app_id", "shard_num", "replica_version")
 
@@ -59,7 +61,8 @@ class Progress:
     """What a connection tells of itself; an empty text leaves what was there.
 
     ``lag`` is how old the last change was when it was sent, in whole seconds; None before the first. ``snapshot`` is
-    how far the copying is, or was at its end, as JSON; None where there was none.
+    how far the copying is, or was at its end, as JSON; None where there was none. ``rows`` were sent since this was
+    told last; ``rows_per_second`` over the last seconds.
     """
 
     state: str
@@ -68,12 +71,19 @@ class Progress:
     message: str = ""
     lag: int | None = None
     snapshot: dict[str, object] | None = None
+    rows: int = 0
+    rows_per_second: float = 0.0
 
 
 def note_progress(app_id: str, shard_num: int, progress: Progress, *, connected: bool = False) -> None:
     """Write how far a replica is; ``connected`` marks the beginning of a connection."""
     now = timezone.now()
-    values: dict[str, object] = {"state": progress.state, "message": progress.message, "updated_at": now}
+    values: dict[str, object] = {
+        "state": progress.state,
+        "message": progress.message,
+        "updated_at": now,
+        "rows_per_second": progress.rows_per_second,
+    }
     if progress.sent:
         values["sent"] = progress.sent
     if progress.acked:
@@ -84,7 +94,11 @@ def note_progress(app_id: str, shard_num: int, progress: Progress, *, connected:
         values["snapshot"] = progress.snapshot
     if connected:
         values["connected_at"] = now
-    Row.objects.update_or_create(values, kind=Row.Kind.REPLICA, app_id=app_id, shard_num=shard_num)
+    lag_ms = None if progress.lag is None else progress.lag * 1000
+    with transaction.atomic():
+        row, _ = Row.objects.update_or_create(values, kind=Row.Kind.REPLICA, app_id=app_id, shard_num=shard_num)
+        if progress.rows or lag_ms is not None:
+            minutes.add(row, minutes.of(now), progress.rows, lag_ms)
 
 
 def note_watcher(position: int, state: str = "watching") -> None:
@@ -96,6 +110,11 @@ def note_watcher(position: int, state: str = "watching") -> None:
 def watcher_noted_at() -> datetime | None:
     """Return when a watcher last moved on, None where none ever did; with heartbeats it does so all the time."""
     return Row.objects.filter(kind=Row.Kind.WATCHER).values_list("updated_at", flat=True).first()
+
+
+def everything() -> list[Row]:
+    """Return all rows: the watcher's, where there is one, and the replicas'."""
+    return list(Row.objects.all())
 
 
 def replicas() -> list[tuple[str, list[str], str]]:

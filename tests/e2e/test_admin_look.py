@@ -19,6 +19,7 @@ def test_pages_are_accessible_and_fit_a_phone(deployment: DeploymentFactory, des
         for path in PAGES:
             page.goto(f"/admin/{path}")
             assert page.evaluate("getComputedStyle(document.body).fontFamily").startswith("Inter"), path
+            assert "MongoDB for Zero" in (page.locator("#nav-sidebar").text_content() or "")
             assert axe(page) == [], path
             assert overflow(page) == 0, path
 

@@ -2,38 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, Error, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Error, Page
 
-from devtools.processes import ProcessError
+from devtools.chromium import DESKTOP, PHONE, chromium, log_in
 from tests.harness.deployment import Server
+
+__all__ = ["ADMIN", "DESKTOP", "PHONE", "Desk", "axe", "chromium", "overflow"]
 
 # The first admin of a deployment that has these settings: ``deployment(**ADMIN)``.
 ADMIN = {"DJANGO_SUPERUSER_USERNAME": "admin", "DJANGO_SUPERUSER_PASSWORD": "for-tests-only"}
-DESKTOP, PHONE = {"width": 1280, "height": 800}, {"width": 375, "height": 740}
 TIMEOUT_MS = 10_000
-
-
-@contextmanager
-def chromium() -> Iterator[Browser]:
-    """Run Debian's Chromium.
-
-    Playwright's loop runs in this thread meanwhile: no coroutine can be run here, nor Django's ORM be asked.
-    """
-    program = shutil.which("chromium")
-    if program is None:
-        raise ProcessError("Chromium is not installed: sh devtools/system-packages.sh chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
-        try:
-            yield browser
-        finally:
-            browser.close()
 
 
 class Desk:
@@ -60,11 +41,7 @@ class Desk:
         context.set_default_timeout(TIMEOUT_MS)
         page = context.new_page()
         page.on("pageerror", self._failed)
-        page.goto("/admin/")
-        page.get_by_label("Username").fill(user)
-        page.get_by_label("Password", exact=False).first.fill(password)
-        page.get_by_role("button", name="Log in").click()
-        page.wait_for_url("**/admin/")
+        log_in(page, user, password)
         return page
 
     def _failed(self, error: Error) -> None:
