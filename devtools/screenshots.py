@@ -69,10 +69,20 @@ class Shot:
     whole: bool = False
 
 
+def open_a_change(page: Page) -> None:
+    """On the live page, wait until it is full of changes, and open one."""
+    lines = page.locator("#live summary")
+    lines.nth(20).wait_for()
+    lines.nth(3).click()
+    page.locator("#live pre").first.wait_for()
+
+
 SHOTS = (
     Shot("overview", "/admin/"),
     Shot("overview-dark", "/admin/", scheme="dark"),
     Shot("overview-phone", "/admin/", phone=True, whole=True),
+    Shot("live", "/admin/live/", prepare=open_a_change),
+    Shot("live-phone", "/admin/live/", scheme="dark", phone=True, prepare=open_a_change),
     Shot("tables", "/admin/changesource/tablemapping/"),
 )
 
