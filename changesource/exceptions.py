@@ -89,6 +89,13 @@ class MappingError(ZerosourceError):
         self.problem = problem
 
 
+class DraftChanged(ZerosourceError):
+    """Somebody else changed the draft meanwhile."""
+
+    code = "ZS111"
+    remedy = "Look at it as it is now, then decide again."
+
+
 class RequestRefused(ZerosourceError):
     """The connection asked for something that cannot be served."""
 

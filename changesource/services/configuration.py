@@ -13,7 +13,7 @@ from typing import TypeAlias, TypeVar
 from channels.db import database_sync_to_async
 
 from changesource.conf import Settings, settings
-from changesource.exceptions import ConfigurationUnavailable, MappingError, SourceUnavailable
+from changesource.exceptions import ConfigurationUnavailable, DraftChanged, MappingError, SourceUnavailable
 from changesource.mapping.fingerprint import table_fingerprint
 from changesource.mapping.formats import write_specification
 from changesource.mapping.questions import Answers, Questions, key_fields, questions_of
@@ -66,15 +66,18 @@ def _published(number: int, content_hash: str) -> Published:
     return Published(number, store.specification_of(number))
 
 
-def publish(by: str, note: str = "", inspect: Inspect | None = None) -> MappingRevision:
+def publish(by: str, note: str = "", inspect: Inspect | None = None, *, seen: str = "") -> MappingRevision:
     """Serve the draft from now on. A draft that equals what is served makes no new revision.
 
-    ``inspect`` looks at the collections; without it, types of ``_id`` that are left open stay so. Raises
+    ``inspect`` looks at the collections; without it, types of ``_id`` that are left open stay so. ``seen`` is the hash
+    of the draft that somebody decided on: where it is another by now, ``DraftChanged`` is raised. Raises
     ``MappingError``, ``SourceRefused`` for what cannot be watched, and ``SourceUnavailable`` where a type is to be
     found out and MongoDB does not answer.
     """
 
     def prepare(basis: store.Basis) -> Callable[[], MappingRevision]:
+        if seen and hash_of(basis.draft) != seen:
+            raise DraftChanged()
         check(basis.draft)
         _check_can_be_asked(basis.draft, inspect)
         served = to_serve(basis.draft, inspect)

@@ -72,6 +72,8 @@ async def test_nothing_else_is_sent(deployment: DeploymentFactory, guarded: Guar
         place.configure(mappings={"tables": WIDER})
         server = place.server()
         place.manage("check", "--tag", "changesource")
+        place.manage("infermapping", "items")
+        place.manage("publishmappings", "--dry-run")
         place.manage("previewmapping", "item")
         place.manage("previewmapping", "item", "--id", "item-1")
         reader = Reader(server.stream_url)

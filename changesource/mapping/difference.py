@@ -1,0 +1,88 @@
+"""What differs between two specifications, place by place, for people."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from changesource.mapping.formats import write_specification
+from changesource.mapping.spec import Json, Specification, TableSpec
+
+_NOTHING: Final = object()
+
+
+@dataclass(frozen=True)
+class Part:
+    """One place within a table or publication, such as ``columns.id.type``, and what stood and stands there.
+
+    Both are JSON, "" where there was, or is, nothing.
+    """
+
+    place: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A table, or a publication, that was added, removed or changed; ``parts`` say how."""
+
+    kind: Literal["table", "publication"]
+    name: str
+    change: Literal["added", "removed", "changed"]
+    parts: tuple[Part, ...]
+
+
+def difference(before: Specification, after: Specification) -> tuple[Difference, ...]:
+    """What leads from ``before`` to ``after``, tables first, each by name."""
+    old, new = write_specification(before), write_specification(after)
+    return (
+        *_named("table", old["tables"], new["tables"]),
+        *_named("publication", old["publications"], new["publications"]),
+    )
+
+
+def table_difference(before: TableSpec, after: TableSpec) -> tuple[Part, ...]:
+    """What differs between two forms of one table."""
+    found = difference(Specification((before,)), Specification((after,)))
+    return found[0].parts if found else ()
+
+
+def _named(kind: Literal["table", "publication"], old: Json, new: Json) -> Iterator[Difference]:
+    before, after = _entries(old), _entries(new)
+    for name in sorted({*before, *after}):
+        parts = tuple(_parts("", before.get(name, _NOTHING), after.get(name, _NOTHING)))
+        if name not in before:
+            yield Difference(kind, name, "added", parts)
+        elif name not in after:
+            yield Difference(kind, name, "removed", parts)
+        elif parts:
+            yield Difference(kind, name, "changed", parts)
+
+
+def _entries(value: object) -> Mapping[str, object]:
+    return value if isinstance(value, dict) else {}
+
+
+def _parts(place: str, before: object, after: object) -> Iterator[Part]:
+    """Down to the keys of columns that stay; a filter or a pipeline differs as a whole."""
+    known = [value for value in (before, after) if value is not _NOTHING]
+    opened = place in ("", "columns") or (place.startswith("columns.") and place.count(".") == 1 and len(known) > 1)
+    if not opened or not all(isinstance(value, dict) for value in known):
+        # As text, since the order of keys counts in MongoDB.
+        if _shown(before) != _shown(after):
+            yield Part(place, _shown(before), _shown(after))
+        return
+    old, new = _entries(before), _entries(after)
+    if place == "columns" and old and new:
+        kept, moved = [name for name in old if name in new], [name for name in new if name in old]
+        if kept != moved:
+            yield Part("order of columns", ", ".join(old), ", ".join(new))
+    for name in (*old, *(name for name in new if name not in old)):
+        yield from _parts(f"{place}.{name}".lstrip("."), old.get(name, _NOTHING), new.get(name, _NOTHING))
+
+
+def _shown(value: object) -> str:
+    return "" if value is _NOTHING else json.dumps(value, ensure_ascii=False)
