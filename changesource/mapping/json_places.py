@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from json.decoder import scanstring
 from typing import Final, NamedTuple
 
 _BLANKS: Final = " \t\n\r"
@@ -55,8 +54,8 @@ def _locate(text: str, start: int, place: str) -> int:
 
 def _key(text: str, index: int) -> tuple[str, int]:
     """A member's key, and where its value begins."""
-    key, index = scanstring(text, index + 1)
-    return key, _skip(text, _skip(text, index) + 1)
+    key, index = _DECODER.raw_decode(text, index)
+    return str(key), _skip(text, _skip(text, index) + 1)
 
 
 def _skip(text: str, index: int) -> int:

@@ -216,6 +216,19 @@ def _take_managed(
     return _undisturbed(prepare)
 
 
+def take_over(name: str) -> str:
+    """Make a managed table one that is edited in the admin; return where it came from.
+
+    Raises ``MappingError`` where there is no such managed table. What is served stays as it is. A later content of the
+    file or URL that still gives the table is refused, so that nobody's edits are lost.
+    """
+    origin = store.release(name)
+    if not origin:
+        raise MappingError(f"tables.{name}", "there is no managed table of this name")
+    logger.info("managed table taken over", extra={"table": name, "origin": origin})
+    return origin
+
+
 def hash_of(spec: Specification) -> str:
     """A hash of all that ``spec`` says, whatever the order of its tables."""
     return hashlib.sha256(json.dumps(write_specification(spec)).encode()).hexdigest()

@@ -25,6 +25,7 @@ from changesource.sources.mongodb.looking import PATIENCE, looking
 from changesource.store.mappings import read_draft
 
 Document = Mapping[str, object]
+MAX_SHOWN = 20_000  # characters
 COMMAND_SECONDS = 30.0  # a command may wait longer than a page
 
 
@@ -41,6 +42,12 @@ class Preview:
     def shown_document(self) -> str:
         """The document in extended JSON."""
         return json_util.dumps(self.document, json_options=SHOWN)
+
+    @property
+    def pretty_document(self) -> str:
+        """The same, over several lines; a very long one is cut."""
+        text = json_util.dumps(self.document, json_options=SHOWN, indent=2, ensure_ascii=False)
+        return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}\n…"
 
 
 def preview_table(chosen: Settings, name: str, *, document_id: str = "", size: int = 3) -> list[Preview]:

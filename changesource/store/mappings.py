@@ -133,6 +133,16 @@ def remove_managed(tables: Iterable[str], publications: Iterable[str]) -> None:
     Publication.objects.exclude(managed_by="").filter(name__in=list(publications)).delete()
 
 
+def release(name: str) -> str:
+    """Make a managed table one that is edited here; return where it came from, "" where there is no such table."""
+    mapping = TableMapping.objects.exclude(managed_by="").filter(name=name).first()
+    if mapping is None:
+        return ""
+    origin, mapping.managed_by = mapping.managed_by, ""
+    mapping.save(update_fields=("managed_by",))
+    return origin
+
+
 def latest_revision() -> MappingRevision | None:
     """What is served; None before the first publishing."""
     return MappingRevision.objects.order_by("-number").first()
