@@ -145,6 +145,12 @@ class ColumnMappingForm(ColumnForm):
                 self.fields[name].widget.attrs |= {"aria-label": label, "autocomplete": "off", "spellcheck": "false"}
 
 
+class _AnyId(forms.CharField):
+    """Never required: Django sets that of the rows that the page began with."""
+
+    required = property(lambda self: False, lambda self, value: None)
+
+
 class ColumnMappingFormSet(BaseColumnFormSet):
     """Checks the table together with its columns, and shows what is wrong where it is.
 
@@ -154,7 +160,7 @@ class ColumnMappingFormSet(BaseColumnFormSet):
     def add_fields(self, form: Any, index: int | None) -> None:
         """Take any id: another operator may have saved, or a file been imported, since the page was made."""
         super().add_fields(form, index)
-        form.fields["id"] = forms.CharField(required=False, widget=forms.HiddenInput)
+        form.fields["id"] = _AnyId(initial=form.instance.pk, widget=forms.HiddenInput)
 
     @property
     def kept(self) -> list[ModelForm[ColumnMapping]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from changesource.mapping.formats import write_specification
@@ -45,9 +45,10 @@ def difference(before: Specification, after: Specification) -> tuple[Difference,
 
 
 def table_difference(before: TableSpec, after: TableSpec) -> tuple[Part, ...]:
-    """What differs between two forms of one table."""
-    found = difference(Specification((before,)), Specification((after,)))
-    return found[0].parts if found else ()
+    """What differs between two forms of one table, its name included."""
+    renamed = (Part("name", _shown(before.name), _shown(after.name)),) if before.name != after.name else ()
+    found = difference(Specification((replace(before, name=after.name),)), Specification((after,)))
+    return (*renamed, *(found[0].parts if found else ()))
 
 
 def _named(kind: Literal["table", "publication"], old: Json, new: Json) -> Iterator[Difference]:

@@ -28,6 +28,7 @@ def test_each_place_that_differs_is_told() -> None:
         Part("filter", "{}", '{"x": 1}'),
     )
     assert table_difference(TABLE, TABLE) == ()
+    assert table_difference(TABLE, replace(TABLE, name="b")) == (Part("name", '"a"', '"b"'),)
 
 
 def test_the_order_of_a_filters_keys_counts() -> None:
