@@ -19,16 +19,18 @@ from changesource.mapping.compiled import MappedTable
 from changesource.mapping.pushdown import filtered_fields, is_indexed, pushed_down
 from changesource.mapping.questions import questions_of
 from changesource.mapping.spec import TableSpec
+from changesource.services.advice import FULL, SHORT_OPLOG_HOURS, hours_in_words
 from changesource.services.inspection import inspector
 from changesource.services.preview import Preview, previews
 from changesource.services.runtime import mongodb_uri
-from changesource.sources.mongodb.looking import PATIENCE, Look, OplogWindow, looking
+from changesource.sources.mongodb.looking import PATIENCE, Look, looking
+from changesource.sources.mongodb.server import Oplog
 from changesource.sources.mongodb.survey import has_images
 
 Level = Literal["ok", "note", "warning", "error"]
 SAMPLE = 500
 SMALL = 100_000  # documents that are read without an index in a second or so
-DAY = 24 * 60 * 60
+SEE_PRIVILEGES = "docs/privileges.md says what it takes."
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def _looked(chosen: Settings, table: MappedTable, look: Look) -> Iterator[Findin
     yield _images(chosen, table, collection)
     yield _index(table, look, count)
     yield from _sampled(table, chosen.mongodb_database, look)
-    yield from _oplog(chosen, look)
+    yield oplog_finding(chosen, look.oplog())
 
 
 def _images(chosen: Settings, table: MappedTable, collection: Mapping[str, Any]) -> Finding:
@@ -178,39 +180,26 @@ def _faults(found: Sequence[Preview]) -> Finding:
     return Finding("warning", "row errors", message, "Make the columns optional, or change their types.", "W005")
 
 
-def _oplog(chosen: Settings, look: Look) -> Iterator[Finding]:
-    try:
-        window = look.oplog()
-    except SourceRefused as error:
-        yield Finding("note", "oplog", f"How far the oplog reaches back is not known: {error.message}", error.remedy)
-        return
-    if window is not None:
-        yield oplog_finding(chosen, window)
-
-
-def oplog_finding(chosen: Settings, window: OplogWindow) -> Finding:
+def oplog_finding(chosen: Settings, oplog: Oplog | None) -> Finding:
     """What is to be said of how far the oplog reaches back."""
-    needed = max(10 * chosen.keepalive_seconds, 2 * chosen.snapshot_catch_up_seconds)
-    reach = _duration(window.seconds)
-    if window.whole:
-        return Finding("ok", "oplog", f"The oplog reaches back {reach}; nothing was cut off of it yet.")
-    if window.seconds < needed:
+    about = "oplog"
+    if oplog is None:
+        return Finding(
+            "note", about, "How far the oplog reaches back is not known: it may not be read.", SEE_PRIVILEGES
+        )
+    reach, seconds = hours_in_words(oplog.hours), oplog.hours * 3600
+    if oplog.filled < FULL:
+        return Finding("ok", about, f"The oplog reaches back {reach}, and has room for more ({oplog.filled:.0%} full).")
+    if seconds < max(10 * chosen.keepalive_seconds, 2 * chosen.snapshot_catch_up_seconds):
         message = (
             f"The oplog reaches back {reach} only; positions are kept fresh every {chosen.keepalive_seconds:g} s, "
         )
         message += f"and a snapshot reads what has changed every {chosen.snapshot_catch_up_seconds:g} s."
-        return Finding("warning", "oplog", message, "Enlarge the oplog: replSetResizeOplog.", "W006")
-    if window.seconds < DAY:
+        return Finding("warning", about, message, "Enlarge the oplog: replSetResizeOplog.", "W006")
+    if oplog.hours < SHORT_OPLOG_HOURS:
         message = f"The oplog reaches back {reach}: a replica that is away for longer syncs anew."
-        return Finding("note", "oplog", message)
-    return Finding("ok", "oplog", f"The oplog reaches back {reach}.")
-
-
-def _duration(seconds: int) -> str:
-    for size, name in ((DAY, "days"), (3600, "hours"), (60, "minutes")):
-        if seconds >= 2 * size:
-            return f"{seconds // size} {name}"
-    return f"{seconds} seconds"
+        return Finding("note", about, message)
+    return Finding("ok", about, f"The oplog reaches back {reach}.")
 
 
 def _of_error(error: ZerosourceError, about: str, level: Level) -> Finding:

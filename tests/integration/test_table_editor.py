@@ -33,7 +33,8 @@ from changesource.services import configuration
 from changesource.services.configuration import current, publish
 from changesource.services.consequences import plan, resynced_rows
 from changesource.services.findings import Finding, oplog_finding, table_findings
-from changesource.sources.mongodb.looking import OplogWindow, looking
+from changesource.sources.mongodb.looking import looking
+from changesource.sources.mongodb.server import Oplog
 from changesource.store import mappings
 from devtools.secantusdb import SecantusDB
 from tests.conftest import MongoServer
@@ -388,10 +389,11 @@ def test_each_check_tells_what_is_wrong(database: Database[Any], monkeypatch: py
     assert (meeting["key"].level, meeting["key"].code) == ("error", "E001")
     by_place = TableSpec("s", "rooms", (ColumnSpec("title", "string", "title"),), ("title",))
     assert found(by_place)["publishing"].code == "ZS317"
-    assert oplog_finding(conf.settings(), OplogWindow(60, whole=False)).code == "W006"
-    assert oplog_finding(conf.settings(), OplogWindow(7200, whole=False)).level == "note"
-    assert oplog_finding(conf.settings(), OplogWindow(200_000, whole=False)).message == "The oplog reaches back 2 days."
-    assert oplog_finding(conf.settings(), OplogWindow(60, whole=True)).level == "ok"
+    chosen = conf.settings()
+    told = [oplog_finding(chosen, oplog) for oplog in (None, Oplog(0, 60, 0.1), Oplog(0, 60, 1.0), Oplog(0, 7200, 1.0))]
+    assert [one.level for one in told] == ["note", "ok", "warning", "note"]
+    assert told[2].code == "W006"
+    assert oplog_finding(chosen, Oplog(0, 900_000, 1.0)).level == "ok"
 
 
 def test_the_command_says_what_the_page_says(admin_client: Client, database: Database[Any]) -> None:
@@ -508,6 +510,6 @@ def test_a_sample_is_drawn_by_the_filter_and_each_document_once(database: Databa
         assert len(look.sample("many", 10)) == 10
         assert look.sample("nothing", 10) == []
         assert look.count("many") == 400
-        window = look.oplog()
-    assert window is not None
-    assert window.whole
+        oplog = look.oplog()
+    assert oplog is not None
+    assert oplog.filled < 0.5

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 from bson import json_util
@@ -16,21 +15,13 @@ from changesource.exceptions import SourceUnavailable
 from changesource.sources.mongodb.decoding import CODEC_OPTIONS, read_documents
 from changesource.sources.mongodb.errors import translate, translated
 from changesource.sources.mongodb.privileges import Need
+from changesource.sources.mongodb.server import Oplog, read_oplog
 from changesource.sources.mongodb.survey import switch_on, switching
 
 PATIENCE = 2.0
 """Seconds that somebody who looks at a page waits for MongoDB, in all."""
-BEGINNING = "initiating set"  # what the first entry of an oplog says that nothing was cut off of
 
 Document = Mapping[str, object]
-
-
-@dataclass(frozen=True)
-class OplogWindow:
-    """How many seconds the oplog reaches back; ``whole`` where nothing of it was cut off yet, so it may grow."""
-
-    seconds: int
-    whole: bool
 
 
 class Look:
@@ -87,16 +78,11 @@ class Look:
         partial = ("partialFilterExpression", "sparse", "hidden")
         return [tuple(index["key"]) for index in found if not any(index.get(option) for option in partial)]
 
-    def oplog(self) -> OplogWindow | None:
-        """How far the oplog reaches back; None where it is empty."""
-        oplog = self._database.client["local"]["oplog.rs"]
-        with translated(Need(("find",), "local", "oplog.rs")):
-            first = oplog.find_one({}, {"ts": 1, "o.msg": 1}, sort=[("$natural", 1)])
-            last = oplog.find_one({}, {"ts": 1}, sort=[("$natural", -1)])
-        if first is None or last is None:
-            return None
-        whole = first.get("o", {}).get("msg") == BEGINNING
-        return OplogWindow(last["ts"].time - first["ts"].time, whole)
+    def oplog(self) -> Oplog | None:
+        """How far the oplog reaches back; None where it may not be read."""
+        client = self._database.client
+        with translated():
+            return read_oplog(client.get_database("local"), client.admin.command("hello"))
 
     def switch_images_on(self, collection: str) -> None:
         """Have MongoDB keep pre- and post-images of a collection."""

@@ -57,10 +57,11 @@ def describe(uri: str, seconds: float) -> Server:
         check_server(hello)
         version = client.admin.command("buildInfo")["version"]
         members = [*hello.get("hosts", []), *hello.get("passives", []), *hello.get("arbiters", [])]
-        return Server(version, hello["setName"], len(members), _oplog(client.get_database("local"), hello))
+        return Server(version, hello["setName"], len(members), read_oplog(client.get_database("local"), hello))
 
 
-def _oplog(local: Database[dict[str, Any]], hello: dict[str, Any]) -> Oplog | None:
+def read_oplog(local: Database[dict[str, Any]], hello: dict[str, Any]) -> Oplog | None:
+    """Read it of the database ``local``, by the server's answer to ``hello``; None where it may not be read."""
     try:
         first = local[OPLOG].find_one({}, {"ts": 1}, sort=[("$natural", 1)])
         (found,) = local[OPLOG].aggregate([{"$collStats": {"storageStats": {}}}])
