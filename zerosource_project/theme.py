@@ -98,6 +98,7 @@ UNFOLD: dict[str, Any] = {
     "SHOW_VIEW_ON_SITE": False,
     "DASHBOARD_CALLBACK": "changesource.admin.overview.start_page",
     "STYLES": [_file("admin.css")],
+    "SCRIPTS": [_file("keyboard.js")],
     "COLORS": {"base": BASE, "primary": PRIMARY},
     "BORDER_RADIUS": "6px",
     "SIDEBAR": {"navigation": NAVIGATION},

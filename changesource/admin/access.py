@@ -9,6 +9,8 @@ from django.contrib.auth.models import Group, User
 from unfold.admin import ModelAdmin
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
+from changesource.admin.choices import TICKED
+
 admin.site.unregister(User)
 admin.site.unregister(Group)
 
@@ -20,8 +22,13 @@ class UserAdmin(DjangoUserAdmin, ModelAdmin):  # type: ignore[misc, type-arg]  #
     form = UserChangeForm
     add_form = UserCreationForm
     change_password_form = AdminPasswordChangeForm
+    filter_horizontal = ()
+    formfield_overrides = TICKED
 
 
 @admin.register(Group)
 class GroupAdmin(DjangoGroupAdmin, ModelAdmin):  # type: ignore[misc]  # as above
     """Groups: what their members may do."""
+
+    filter_horizontal = ()
+    formfield_overrides = TICKED

@@ -11,6 +11,7 @@ from django.urls import URLPattern, reverse
 from unfold.admin import ModelAdmin, TabularInline
 from unfold.widgets import UnfoldAdminTextareaWidget
 
+from changesource.admin.choices import TICKED
 from changesource.admin.mapping_editor import EditorViews, typescript_of
 from changesource.admin.mapping_forms import ColumnMappingForm, ColumnMappingFormSet, JsonArea, TableMappingForm
 from changesource.admin.publishing import PublishingViews
@@ -165,7 +166,7 @@ class PublicationAdmin(PublicationModelAdmin):
     """Named sets of tables."""
 
     list_display = ("name", "managed_by")
-    filter_horizontal = ("tables",)
+    formfield_overrides = TICKED
     readonly_fields = ("managed_by",)
 
     def has_change_permission(self, request: HttpRequest, obj: Publication | None = None) -> bool:
