@@ -8,9 +8,18 @@ from django.urls import path
 from . import overview
 from .access import GroupAdmin, UserAdmin
 from .mappings import PublicationAdmin, TableMappingAdmin
+from .revisions import MappingRevisionAdmin
 from .state import ApiKeyAdmin, StateAdmin
 
-__all__ = ["ApiKeyAdmin", "GroupAdmin", "PublicationAdmin", "StateAdmin", "TableMappingAdmin", "UserAdmin"]
+__all__ = [
+    "ApiKeyAdmin",
+    "GroupAdmin",
+    "MappingRevisionAdmin",
+    "PublicationAdmin",
+    "StateAdmin",
+    "TableMappingAdmin",
+    "UserAdmin",
+]
 
 admin.site.index_title = "Overview"
 # What django-unfold's site adds to its own; each checks permissions beyond being staff itself.

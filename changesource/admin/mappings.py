@@ -12,9 +12,13 @@ from unfold.admin import ModelAdmin, TabularInline
 from unfold.widgets import UnfoldAdminTextareaWidget
 
 from changesource.admin.choices import TICKED
+from changesource.admin.files import FileViews
+from changesource.admin.history import DraftHistory
 from changesource.admin.mapping_editor import EditorViews, typescript_of
 from changesource.admin.mapping_forms import ColumnMappingForm, ColumnMappingFormSet, JsonArea, TableMappingForm
 from changesource.admin.publishing import PublishingViews
+from changesource.admin.rights import EDIT, PUBLISH, may
+from changesource.admin.switching import SwitchActions
 from changesource.conf import settings
 from changesource.fields import OrderedJSONField
 from changesource.models import ColumnMapping, Publication, TableMapping
@@ -69,7 +73,7 @@ class ColumnMappingInline(ColumnTabularInline):
 
 
 @admin.register(TableMapping)
-class TableMappingAdmin(EditorViews, PublishingViews, TableModelAdmin):
+class TableMappingAdmin(DraftHistory, SwitchActions, FileViews, EditorViews, PublishingViews, TableModelAdmin):
     """The tables: an editor for each, and a page that publishes them."""
 
     form = TableMappingForm
@@ -113,15 +117,16 @@ class TableMappingAdmin(EditorViews, PublishingViews, TableModelAdmin):
         return super().has_delete_permission(request, obj) and not is_managed(obj)
 
     def get_urls(self) -> list[URLPattern]:
-        """The list's own, the editor's and the publishing's."""
-        return [*self.publishing_urls(), *self.editor_urls(), *super().get_urls()]
+        """The list's own, the editor's, the publishing's and those of files."""
+        return [*self.publishing_urls(), *self.editor_urls(), *self.file_urls(), *super().get_urls()]
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         """The list, with what is served now."""
         context = {
             "served": latest_revision(),
             "consequences": consequences(),
-            "may_publish": self.may_edit(request),
+            "may_publish": may(request, EDIT, PUBLISH),
+            **self.file_context(request),
             **(extra_context or {}),
         }
         return super().changelist_view(request, context)
@@ -162,7 +167,7 @@ class TableMappingAdmin(EditorViews, PublishingViews, TableModelAdmin):
 
 
 @admin.register(Publication)
-class PublicationAdmin(PublicationModelAdmin):
+class PublicationAdmin(DraftHistory, PublicationModelAdmin):
     """Named sets of tables."""
 
     list_display = ("name", "managed_by")

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin, messages
-from django.core.exceptions import PermissionDenied
+from django.contrib.admin.models import ADDITION
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 
+from changesource.admin.confirmation import log_changes
+from changesource.admin.rights import EDIT, PUBLISH, require
 from changesource.conf import settings
 from changesource.exceptions import DraftChanged, ZerosourceError
 from changesource.models import TableMapping
@@ -28,18 +30,13 @@ else:
 class PublishingViews(Views):
     """Part of the tables' admin."""
 
-    def may_edit(self, request: HttpRequest) -> bool:
-        """Whether somebody may change mappings."""
-        raise NotImplementedError
-
     def publishing_urls(self) -> list[URLPattern]:
         """The page's address."""
         return [path("publish/", self.admin_site.admin_view(self.publish_view), name="changesource_publish")]
 
     def publish_view(self, request: HttpRequest) -> HttpResponse:
         """Say what publishing would do; by POST, do it."""
-        if not self.may_edit(request):
-            raise PermissionDenied
+        require(request, EDIT, PUBLISH)
         if request.method == "POST" and self._publish(request):
             return HttpResponseRedirect(reverse("admin:changesource_tablemapping_changelist"))
         planned = plan()
@@ -78,5 +75,6 @@ class PublishingViews(Views):
         if before is not None and before.number == revision.number:
             self.message_user(request, f"Nothing has changed since {revision}.", messages.INFO)
         else:
+            log_changes(request, [revision], f"Published: {note}" if note else "Published.", ADDITION)
             self.message_user(request, f"Published as {revision}.", messages.SUCCESS)
         return True

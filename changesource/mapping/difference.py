@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
@@ -11,6 +11,7 @@ from changesource.mapping.formats import write_specification
 from changesource.mapping.spec import Json, Specification, TableSpec
 
 _NOTHING: Final = object()
+SHOWN: Final = 200
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,15 @@ class Difference:
     change: Literal["added", "removed", "changed"]
     parts: tuple[Part, ...]
 
+    @property
+    def title(self) -> str:
+        """Its name, as lists show it."""
+        return f"publication {self.name}" if self.kind == "publication" else self.name
+
+    def __str__(self) -> str:
+        """What happened to it."""
+        return f"{self.change} {self.title}"
+
 
 def difference(before: Specification, after: Specification) -> tuple[Difference, ...]:
     """What leads from ``before`` to ``after``, tables first, each by name."""
@@ -49,6 +59,28 @@ def table_difference(before: TableSpec, after: TableSpec) -> tuple[Part, ...]:
     renamed = (Part("name", _shown(before.name), _shown(after.name)),) if before.name != after.name else ()
     found = difference(Specification((replace(before, name=after.name),)), Specification((after,)))
     return (*renamed, *(found[0].parts if found else ()))
+
+
+def in_lines(differences: Iterable[Difference]) -> Iterator[str]:
+    """Each difference as lines of text; what was added or removed is named alone."""
+    for one in differences:
+        yield str(one)
+        if one.change == "changed":
+            for part in one.parts:
+                yield f"  {part.place} {part.before or '-'} -> {part.after or '-'}".replace("   ", "  ")
+
+
+def in_words(differences: Iterable[Difference]) -> str:
+    """The differences as one text, for a history; long values are cut."""
+    return " ".join(
+        f"{one.title}: {'; '.join(_step(part) for part in one.parts)}." if one.change == "changed" else f"{one}."
+        for one in differences
+    )
+
+
+def _step(part: Part) -> str:
+    before, after = (value if len(value) <= SHOWN else value[:SHOWN] + "..." for value in (part.before, part.after))
+    return f"{part.place} {before or 'nothing'} -> {after or 'nothing'}".strip()
 
 
 def _named(kind: Literal["table", "publication"], old: Json, new: Json) -> Iterator[Difference]:

@@ -41,11 +41,16 @@ class Published:
 
 @dataclass(frozen=True)
 class Changes:
-    """What an import does to the draft, by the names of tables and publications."""
+    """What an import does to the draft, by the names of tables and publications.
+
+    ``draft_hash`` tells the draft that this was said of, ``draft`` is what becomes of it.
+    """
 
     made: tuple[str, ...]
     changed: tuple[str, ...]
     unchanged: tuple[str, ...]
+    draft_hash: str
+    draft: Specification
 
 
 def current() -> Published | None:
@@ -122,18 +127,27 @@ def check(spec: Specification) -> None:
 
 
 def import_specification(
-    spec: Specification, by: str, note: str = "", *, inspect: Inspect | None = None, dry_run: bool = False
+    spec: Specification,
+    by: str,
+    note: str = "",
+    *,
+    inspect: Inspect | None = None,
+    dry_run: bool = False,
+    seen: str = "",
 ) -> Changes:
     """Make the tables and publications of ``spec`` here, or change those of the same names, and publish.
 
-    Managed ones of the same name are refused; a wrong ``spec`` changes nothing. Raises as ``publish`` does.
+    Managed ones of the same name are refused; a wrong ``spec`` changes nothing. ``seen`` is as in ``publish``, which
+    says too what is raised.
     """
 
     def prepare(basis: store.Basis) -> Callable[[], Changes]:
+        if seen and hash_of(basis.draft) != seen:
+            raise DraftChanged()
         _refuse_clash(spec, basis.managed_tables, basis.managed_publications, "is managed")
         merged = _merged(basis.draft, spec)
         check(merged)
-        changes = _changes(basis.draft, spec)
+        changes = _changes(basis.draft, spec, merged)
         _check_can_be_asked(merged, inspect)
         served = to_serve(merged, inspect)
 
@@ -357,7 +371,7 @@ def _refuse_clash(spec: Specification, tables: Collection[str], publications: Co
             )
 
 
-def _changes(draft: Specification, spec: Specification) -> Changes:
+def _changes(draft: Specification, spec: Specification, merged: Specification) -> Changes:
     """What ``spec`` does to ``draft``."""
     old_tables = {table.name: table for table in draft.tables}
     pairs = [(table.name, old_tables.get(table.name), table) for table in spec.tables]
@@ -371,7 +385,7 @@ def _changes(draft: Specification, spec: Specification) -> Changes:
             changed.append(f"publication {name}")
     everything = [name for name, _, _ in pairs] + [f"publication {name}" for name in spec.publications]
     unchanged = [name for name in everything if name not in made and name not in changed]
-    return Changes(tuple(made), tuple(changed), tuple(unchanged))
+    return Changes(tuple(made), tuple(changed), tuple(unchanged), hash_of(draft), merged)
 
 
 def _alone(table: TableSpec) -> Specification:

@@ -66,9 +66,9 @@ class Plan:
         return " ".join(parts) or "Publishing the draft resets no replica."
 
 
-def plan() -> Plan:
-    """Make it of the draft as it is now. A type of ``_id`` not known yet counts as changed."""
-    draft, published = read_draft(), current()
+def plan(draft: Specification | None = None) -> Plan:
+    """Make it of a draft, or of the one that is kept. A type of ``_id`` not known yet counts as changed."""
+    draft, published = read_draft() if draft is None else draft, current()
     draft_hash = hash_of(draft)
     try:
         served = to_serve(draft, None)

@@ -27,14 +27,12 @@ from changesource.services.runtime import mongodb_uri
 from changesource.sources.mongodb.server import Server, describe
 from changesource.store import leases, mappings, minutes, row_errors, watermarks
 from changesource.store.minutes import Minute
+from changesource.store.watermarks import CONNECTED, SILENT_SECONDS
 
 T = TypeVar("T")
 WAIT_SECONDS = 1.8
 ASK_SECONDS = 1.5
 KEPT_SECONDS = 3.0
-# A connected replica writes its row every ten seconds, or its process is gone.
-SILENT_SECONDS = 30.0
-CONNECTED = frozenset({"connected", "syncing", "synced", "streaming", "stopped"})
 SHOWN_REPLICAS = 100
 SHOWN_ERRORS = 5
 

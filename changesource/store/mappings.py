@@ -127,6 +127,16 @@ def _save_table(spec: TableSpec, managed_by: str) -> None:
     )
 
 
+def switch(tables: Iterable[str], *, enabled: bool) -> None:
+    """Enable or disable tables by name, as a draft."""
+    TableMapping.objects.filter(name__in=list(tables)).update(enabled=enabled)
+
+
+def remove_publications(names: Iterable[str]) -> None:
+    """Remove publications by name."""
+    Publication.objects.filter(name__in=list(names)).delete()
+
+
 def remove_managed(tables: Iterable[str], publications: Iterable[str]) -> None:
     """Remove managed tables and publications by name; those made here stay."""
     TableMapping.objects.exclude(managed_by="").filter(name__in=list(tables)).delete()
@@ -154,7 +164,7 @@ def latest_identity() -> tuple[int, str] | None:
 
 
 def specification_of(number: int) -> Specification:
-    """What a revision holds."""
+    """What a revision holds. Raises ``MappingRevision.DoesNotExist``."""
     data: Json = MappingRevision.objects.get(number=number).specification
     return read_specification(data)
 

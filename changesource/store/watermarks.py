@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from django.db import transaction
 from django.utils import timezone
@@ -12,6 +12,9 @@ from django.utils import timezone
 from changesource.models import Watermark as Row
 from changesource.store import minutes
 
+CONNECTED = frozenset({"connected", "syncing", "synced", "streaming", "stopped"})
+# A connected replica writes its row every ten seconds, or its process is gone.
+SILENT_SECONDS = 30.0
 WISH = ("app_id", "shard_num", "replica_version")
 
 
@@ -127,3 +130,31 @@ def resyncs_wanted() -> dict[tuple[str, int], str]:
     """Return the replicas, as (app id, shard), that operators asked to sync anew, each with its version then."""
     rows = Row.objects.filter(kind=Row.Kind.REPLICA, resync_wanted=True)
     return {(app_id, shard): version for app_id, shard, version in rows.values_list(*WISH)}
+
+
+def want_resync(pks: Iterable[int]) -> list[Row]:
+    """Have these replicas told to sync anew, when connected or as soon as they are; return them."""
+    rows = list(Row.objects.filter(kind=Row.Kind.REPLICA, pk__in=list(pks)))
+    Row.objects.filter(pk__in=[row.pk for row in rows]).update(resync_wanted=True)
+    return rows
+
+
+def forget(pks: Iterable[int]) -> list[Row]:
+    """Delete what is known of these replicas, but for those that are connected; return those that were forgotten.
+
+    One that comes back all the same goes on from its own watermark.
+    """
+    lately = timezone.now() - timedelta(seconds=SILENT_SECONDS)
+    known = Row.objects.filter(kind=Row.Kind.REPLICA, pk__in=list(pks))
+    rows = list(known.exclude(state__in=CONNECTED, updated_at__gt=lately))
+    Row.objects.filter(pk__in=[row.pk for row in rows]).delete()
+    return rows
+
+
+def replica(app_id: str, shard_num: int) -> int | None:
+    """The primary key of a replica's row; None where it is not known."""
+    return (
+        Row.objects.filter(kind=Row.Kind.REPLICA, app_id=app_id, shard_num=shard_num)
+        .values_list("pk", flat=True)
+        .first()
+    )

@@ -56,6 +56,9 @@ class Desk:
 
 def axe(page: Page) -> list[str]:
     """Return the serious and critical faults of accessibility on the page: each rule, with where it is broken."""
+    # Icons are ligatures of a font: until that is there, axe takes them for pale words.
+    page.wait_for_load_state()
+    page.evaluate("document.fonts.ready.then(() => true)")
     found = Axe().run(page).response["violations"]
     return [
         f"{fault['id']}: {fault['help']}: {[(node['target'], node['failureSummary']) for node in fault['nodes'][:5]]}"

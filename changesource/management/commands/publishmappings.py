@@ -8,6 +8,7 @@ from typing import Any
 from changesource.conf import settings
 from changesource.exceptions import ZerosourceError
 from changesource.management.commands._coded import CodedCommand
+from changesource.mapping.difference import in_lines
 from changesource.services import startup
 from changesource.services.configuration import publish
 from changesource.services.consequences import Plan, plan, resynced_rows
@@ -29,14 +30,8 @@ class Command(CodedCommand):
         """Say, publish, say what is served."""
         startup.prepare_database()
         planned = plan()
-        for one in planned.changes:
-            name = f"publication {one.name}" if one.kind == "publication" else one.name
-            self.stdout.write(f"{one.change} {name}")
-            if one.change == "changed":
-                for part in one.parts:
-                    self.stdout.write(
-                        f"  {part.place}: {part.before or '-'} -> {part.after or '-'}".replace("  : ", "  ")
-                    )
+        for line in in_lines(planned.changes):
+            self.stdout.write(line)
         if str(planned):
             self.stdout.write(str(planned))
         if planned.resyncs:
