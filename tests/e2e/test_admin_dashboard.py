@@ -70,6 +70,5 @@ def test_the_start_page_lives(deployment: DeploymentFactory, desk: Desk, secantu
             assert axe(page) == []
             mongodb.resume()
             expect(away).to_have_count(0, timeout=SOON_MS)
-        expect(card.get_by_text("disconnected")).to_be_visible(timeout=SOON_MS)
         server.stop()
         expect(page.get_by_text("The server does not answer")).to_be_visible(timeout=SOON_MS)

@@ -5,7 +5,6 @@
   const EVERY_MS = 3000;
   const page = document.getElementById("overview");
   const stale = document.getElementById("overview-stale");
-  let failed = 0;
 
   function replacePart(old, fresh) {
     const focused = old.contains(document.activeElement) && document.activeElement.getAttribute("href");
@@ -39,13 +38,9 @@
   async function loop() {
     if (!document.hidden) {
       try {
-        const words = await refresh();
-        failed = 0;
-        stale.textContent = words;
+        stale.textContent = await refresh();
       } catch {
-        failed += 1;
-        // One that fails may be a server that is just being restarted.
-        if (failed > 1) stale.textContent = "The server does not answer: this is what it said last.";
+        stale.textContent = "The server does not answer: this is what it said last.";
       }
     }
     setTimeout(loop, EVERY_MS);
