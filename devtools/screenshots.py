@@ -77,6 +77,35 @@ def open_a_change(page: Page) -> None:
     page.locator("#live pre").first.wait_for()
 
 
+def infer(page: Page) -> None:
+    """In the editor, have the columns of a collection proposed."""
+    page.get_by_label("Collection").fill("rooms")
+    page.get_by_role("button", name="Infer columns").click()
+    page.locator(".zs-report").wait_for()
+    page.locator("#id_name").fill("room")
+    page.locator("#zs-typescript").get_by_text("roomTable").wait_for()
+    page.locator("#zs-infer").evaluate("button => button.scrollIntoView({block: 'start'})")
+    page.mouse.wheel(0, -90)
+
+
+def preview(page: Page) -> None:
+    """Go on to documents beside their rows."""
+    infer(page)
+    page.get_by_label("The _id of a document to preview").fill("general")
+    page.get_by_role("button", name="Preview").click()
+    page.locator(".zs-beside").wait_for()
+    page.locator("#zs-preview-heading").evaluate("heading => heading.scrollIntoView({block: 'start'})")
+    page.mouse.wheel(0, -90)
+
+
+def edit_a_table(page: Page) -> None:
+    """Open a table, drop a column, and go on to publishing."""
+    page.get_by_role("link", name="user", exact=True).click()
+    page.get_by_role("button", name="Remove").last.click()
+    page.get_by_role("button", name="Save and publish…").click()
+    page.get_by_text("will resync about").wait_for()
+
+
 SHOTS = (
     Shot("overview", "/admin/"),
     Shot("overview-dark", "/admin/", scheme="dark"),
@@ -84,6 +113,10 @@ SHOTS = (
     Shot("live", "/admin/live/", prepare=open_a_change),
     Shot("live-phone", "/admin/live/", scheme="dark", phone=True, prepare=open_a_change),
     Shot("tables", "/admin/changesource/tablemapping/"),
+    Shot("editor", "/admin/changesource/tablemapping/add/", prepare=infer),
+    Shot("editor-phone", "/admin/changesource/tablemapping/add/", scheme="dark", phone=True, prepare=infer),
+    Shot("preview", "/admin/changesource/tablemapping/add/", prepare=preview),
+    Shot("publish", "/admin/changesource/tablemapping/", prepare=edit_a_table),
 )
 
 

@@ -240,9 +240,9 @@ class EditorViews(Views):
         errors = _errors_of(form)
         for one in formset.forms:
             if not one.data.get(one.add_prefix("DELETE")):
-                errors |= _errors_of(one)
+                errors |= _errors_of(one, rest="name")
         if not errors:
-            errors[""] = [str(words) for words in formset.non_form_errors()]
+            errors[""] = formset.own_errors
         raise Wrong(errors)
 
 
@@ -258,10 +258,12 @@ def typescript_of(mapping: TableMapping | None) -> str:
     return zero_table(spec)
 
 
-def _errors_of(form: Any) -> dict[str, list[str]]:
-    """A form's errors by the HTML names of its fields."""
+def _errors_of(form: Any, rest: str = "") -> dict[str, list[str]]:
+    """A form's errors by the HTML names of its fields; those of none of them by that of the field ``rest``."""
     return {
-        form.add_prefix(name) if name in form.fields else "": [str(words) for words in found]
+        form.add_prefix(name) if name in form.fields else rest and form.add_prefix(rest): [
+            str(words) for words in found
+        ]
         for name, found in form.errors.items()
     }
 

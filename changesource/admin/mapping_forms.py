@@ -14,6 +14,7 @@ from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
 from django.forms.models import BaseInlineFormSet, ModelForm
 from unfold.widgets import UnfoldAdminTextareaWidget
 
+from changesource.conf import settings
 from changesource.exceptions import DraftChanged, MappingError
 from changesource.fields import EmptyableJSONField
 from changesource.mapping.difference import Part, table_difference
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 else:
     TableForm = ColumnForm = ModelForm
     BaseColumnFormSet = BaseInlineFormSet
+
+
+SHOWN = "shown"  # the code of an error that stands elsewhere too
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,10 @@ class TableMappingForm(TableForm):
         super().__init__(*args, **kwargs)
         self.instance.checked_by = self
         if "collection" in self.fields:
-            self.fields["collection"].widget.attrs |= {"list": "zs-collections", "autocomplete": "off"}
+            collection = self.fields["collection"]
+            collection.widget.attrs |= {"list": "zs-collections", "autocomplete": "off"}
+            database = settings().mongodb_database
+            collection.help_text = f"A collection of the database {database}. An edit makes replicas sync anew."
         if not self.is_bound:
             self.initial["version"] = version_of(self.instance)
 
@@ -118,7 +125,8 @@ class TableMappingForm(TableForm):
 
     def add_mapping_error(self, error: MappingError) -> None:
         """Show what the compiler refuses at the field that it speaks of, with the line and column in its text."""
-        field = self.instance.field_at_fault(error)
+        of_name = error.place == f"tables.{self.instance.name}"
+        field = "name" if of_name else self.instance.field_at_fault(error)
         if field == NON_FIELD_ERRORS or field not in self.fields:
             self.add_error(None, error.problem)
             return
@@ -168,6 +176,16 @@ class ColumnMappingFormSet(BaseColumnFormSet):
         kept = [f for f in self.forms if f not in self.deleted_forms and (f.has_changed() or f.instance.pk)]
         return sorted(kept, key=lambda form: form.instance.position)
 
+    @property
+    def own_errors(self) -> list[str]:
+        """What is wrong with the columns together, without what is shown at its place already."""
+        found = self.non_form_errors().as_data()
+        return [words for error in found if error.code != SHOWN for words in error.messages]
+
+    def get_form_error(self) -> str:
+        """What Django says of each row that repeats another's name."""
+        return "Another column has this name."
+
     def spec(self) -> TableSpec:
         """The table as it would be saved. ``MappingError`` where a JSON field holds another kind of JSON."""
         return self.instance.table_spec(form.instance for form in self.kept)
@@ -184,10 +202,10 @@ class ColumnMappingFormSet(BaseColumnFormSet):
         except MappingError as error:
             if not self._shown_at_column(error):
                 form.add_mapping_error(error)
-            raise ValidationError(f"{error.place}: {error.problem}") from error
+            raise ValidationError(f"{error.place}: {error.problem}", code=SHOWN) from error
         form.find_conflict(spec)
         if form.conflict is not None:
-            raise ValidationError(DraftChanged().message, code="conflict")
+            raise ValidationError(DraftChanged().message, code=SHOWN)
 
     def _shown_at_column(self, error: MappingError) -> bool:
         place = error.place.removeprefix(f"tables.{self.instance.name}.columns.")

@@ -83,7 +83,7 @@ class TableMappingAdmin(DraftHistory, SwitchActions, FileViews, EditorViews, Pub
     }
     inlines = (ColumnMappingInline,)
     fieldsets = (
-        (None, {"fields": (("collection", "name"), "enabled", "filter", "pipeline")}),
+        (None, {"fields": ("collection", "name", "enabled", "filter", "pipeline")}),
         (
             "Key, errors, description",
             {
@@ -139,7 +139,7 @@ class TableMappingAdmin(DraftHistory, SwitchActions, FileViews, EditorViews, Pub
         extra_context: dict[str, Any] | None = None,
     ) -> HttpResponse:
         """The editor."""
-        context = {"database": settings().mongodb_database, "may_edit": self.may_edit(request)}
+        context = {"may_edit": self.may_edit(request)}
         return super().changeform_view(request, object_id, form_url, {**context, **(extra_context or {})})
 
     def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> Any:

@@ -162,6 +162,8 @@ def test_a_drifting_field_is_told(admin_client: Client, database: Database[Any])
             "Line 1, column 15 ($toLower.$no)",
         ),
         ({}, [{**ID, "name": "a b"}], "columns-0-name", "letters, digits"),
+        ({"name": "a b"}, [ID], "name", "a table's name is letters, digits"),
+        ({}, [ID, ID], "columns-1-name", "Another column has this name."),
         ({"collection": ""}, [ID], "collection", "This field is required."),
     ],
 )
