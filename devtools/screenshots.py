@@ -77,6 +77,9 @@ def open_a_change(page: Page) -> None:
     page.locator("#live pre").first.wait_for()
 
 
+TO_ITS_TOP = "place => window.scrollTo(0, place.getBoundingClientRect().top + window.scrollY - 90)"
+
+
 def infer(page: Page) -> None:
     """In the editor, have the columns of a collection proposed."""
     page.get_by_label("Collection").fill("rooms")
@@ -84,8 +87,7 @@ def infer(page: Page) -> None:
     page.locator(".zs-report").wait_for()
     page.locator("#id_name").fill("room")
     page.locator("#zs-typescript").get_by_text("roomTable").wait_for()
-    page.locator("#zs-infer").evaluate("button => button.scrollIntoView({block: 'start'})")
-    page.mouse.wheel(0, -90)
+    page.locator("#zs-infer").evaluate(TO_ITS_TOP)
 
 
 def preview(page: Page) -> None:
@@ -94,8 +96,7 @@ def preview(page: Page) -> None:
     page.get_by_label("The _id of a document to preview").fill("general")
     page.get_by_role("button", name="Preview").click()
     page.locator(".zs-beside").wait_for()
-    page.locator("#zs-preview-heading").evaluate("heading => heading.scrollIntoView({block: 'start'})")
-    page.mouse.wheel(0, -90)
+    page.locator("#zs-preview-heading").evaluate(TO_ITS_TOP)
 
 
 def edit_a_table(page: Page) -> None:
