@@ -139,7 +139,7 @@ class TableMappingAdmin(DraftHistory, SwitchActions, FileViews, EditorViews, Pub
         extra_context: dict[str, Any] | None = None,
     ) -> HttpResponse:
         """The editor."""
-        context = {"may_edit": self.may_edit(request)}
+        context = {"may_edit": self.may_edit(request), "may_publish": may(request, EDIT, PUBLISH)}
         return super().changeform_view(request, object_id, form_url, {**context, **(extra_context or {})})
 
     def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> Any:

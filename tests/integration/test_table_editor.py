@@ -443,6 +443,17 @@ def test_a_viewer_sees_and_saves_nothing(admin_client: Client, client: Client, d
     assert admin_client.get(f"{LIST}{mapping.pk + 9}/checks/").status_code == 404
 
 
+def test_who_may_not_publish_is_not_offered_it(admin_client: Client, client: Client) -> None:
+    mapping = saved(admin_client)
+    editor = User.objects.create_user("editor", is_staff=True)
+    editor.user_permissions.set(Permission.objects.filter(codename__endswith="_tablemapping"))
+    client.force_login(editor)
+    page = client.get(url_of(mapping)).content.decode()
+    assert 'name="_continue"' in page
+    assert 'name="_publish"' not in page
+    assert 'name="_publish"' in admin_client.get(url_of(mapping)).content.decode()
+
+
 @contextmanager
 def within(seconds: float) -> Iterator[None]:
     begin = time.monotonic()
