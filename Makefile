@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install run zero test test-all chaos lint services bench
+.PHONY: help install run zero test test-all chaos lint services bench screenshots
 
 help:
 	@echo "make run       serve at http://localhost:3000 with an embedded MongoDB and sample data"
@@ -15,6 +15,7 @@ help:
 	@echo "make test-all  lint, and every test"
 	@echo "make chaos     for half an hour, have everything fail while writers never stop (SEED=, SECONDS_OF_CHAOS=)"
 	@echo "make bench     measure it against ceilings, into docs/benchmarks (half an hour; BENCH=--quick to see it work)"
+	@echo "make screenshots  the admin's pages with the sample data, into docs/screenshots"
 	@echo "make lint      ruff, mypy and the rules on imports"
 	@echo "make install   the virtual environment alone ($(VENV))"
 
@@ -35,9 +36,9 @@ zero: install
 	@sh devtools/system-packages.sh postgresql
 	@exec $(BIN)/python -m devtools.zero
 
-# What the tests run beside the Python packages: PostgreSQL, Redis, and zero-cache from npm.
+# What the tests run beside the Python packages: PostgreSQL, Redis, Chromium, and zero-cache from npm.
 services: install
-	@sh devtools/system-packages.sh postgresql redis-server
+	@sh devtools/system-packages.sh postgresql redis-server chromium
 	@$(BIN)/python -m devtools.node
 
 lint: install
@@ -63,3 +64,7 @@ chaos: services
 bench: services
 	$(if $(BENCH),,$(BIN)/python -m devtools.bench.mapping)
 	$(BIN)/python -m devtools.bench $(BENCH)
+
+screenshots: install
+	@sh devtools/system-packages.sh chromium
+	@$(BIN)/python -m devtools.screenshots

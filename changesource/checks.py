@@ -9,19 +9,20 @@ from django.apps import AppConfig
 from django.core.checks import CheckMessage, Error, Warning, register
 from django.db import Error as DatabaseFailure
 
+from changesource.conf import settings
 from changesource.exceptions import DatabaseUnavailable, MappingError, SourceRefused, SourceUnavailable, ZerosourceError
-from changesource.mapping.questions import questions_of
-from changesource.mapping.rows import CompiledTable, compile_table
 from changesource.mapping.spec import TableSpec
+from changesource.services.findings import Finding, table_findings
 from changesource.services.inspection import inspector
 from changesource.store.mappings import read_draft
 
 TAG = "changesource"
+SECONDS_A_TABLE = 10.0  # a command may wait longer than a page
 
 
 @register(TAG)
 def check_source(app_configs: Sequence[AppConfig] | None, **options: Any) -> list[CheckMessage]:
-    """Whether MongoDB, and the collections that are mapped in the draft, can be watched."""
+    """Whether MongoDB, and the collections that are mapped in the draft, are as they must be."""
     inspect = inspector(switch=False)
     if inspect is None:
         return [Warning("MONGODB_URI is not set, so MongoDB was not checked.", id=f"{TAG}.W001")]
@@ -29,31 +30,34 @@ def check_source(app_configs: Sequence[AppConfig] | None, **options: Any) -> lis
         tables = [table for table in read_draft().tables if table.enabled]
     except DatabaseFailure as error:
         return [_message(Warning, DatabaseUnavailable.of(error))]
-    found: list[CheckMessage] = []
     try:
         inspect({})
-        # One by one, so that each that is refused is told.
-        for table in _compiled(tables, found):
-            try:
-                inspect(questions_of([table]))
-            except SourceRefused as error:
-                told = _message(Error, error)
-                if told not in found:  # another table of the collection
-                    found.append(told)
     except SourceRefused as error:
-        found.append(_message(Error, error))
+        return [_message(Error, error)]
     except SourceUnavailable as error:
-        found.append(_message(Warning, error))
-    return found
+        return [_message(Warning, error)]
+    # What is said of a collection, or of MongoDB, is said once, whatever the number of its tables.
+    return list({str(message): message for message in _of_tables(tables)}.values())
 
 
-def _compiled(tables: Sequence[TableSpec], found: list[CheckMessage]) -> Iterator[CompiledTable]:
-    """Give the tables that can be compiled; the others are told of in ``found``."""
+def _of_tables(tables: Sequence[TableSpec]) -> Iterator[CheckMessage]:
     for table in tables:
         try:
-            yield compile_table(table)
+            findings = table_findings(settings(), table, SECONDS_A_TABLE)
         except MappingError as error:
-            found.append(_message(Error, error))
+            yield _message(Error, error)
+            continue
+        yield from (_of_finding(table, finding) for finding in findings if finding.level in ("warning", "error"))
+        if findings and findings[-1].code == SourceUnavailable.code:
+            return  # nor will it answer for the others
+
+
+def _of_finding(table: TableSpec, finding: Finding) -> CheckMessage:
+    kind = Error if finding.level == "error" else Warning
+    # The key, the filter and what does not fit are the table's; all else is the collection's.
+    own = finding.about in ("key", "filter", "row errors")
+    message = f"Table {table.name}: {finding.message}" if own else finding.message
+    return kind(message, hint=finding.remedy or None, id=f"{TAG}.{finding.code}")
 
 
 def _message(kind: type[Error] | type[Warning], error: ZerosourceError) -> CheckMessage:

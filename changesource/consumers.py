@@ -1,28 +1,38 @@
-"""The WebSocket that zero-cache connects to."""
+"""The WebSockets that zero-cache and the admin's live page connect to."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections.abc import Sequence
+from datetime import timedelta
 from functools import cache
+from time import monotonic
 from typing import Any
 
+import orjson
 from channels.consumer import get_handler_name
 from channels.generic.websocket import AsyncWebsocketConsumer
+from django.utils import timezone
 
 from changesource.backoff import Backoff
 from changesource.conf import settings
-from changesource.exceptions import ZerosourceError
+from changesource.exceptions import ViewerRefused, ZerosourceError
 from changesource.framing import SEND_FRAMES
 from changesource.protocol.request import StreamRequest, acked_watermark
 from changesource.services import access
+from changesource.services.bookkeeping import read
+from changesource.services.live import LiveFeed
 from changesource.services.runtime import runtime
 from changesource.services.session import ReplicaSession
+from changesource.store import watermarks
+from changesource.stream.excerpt import Wanted
 
 logger = logging.getLogger(__name__)
+VIEWER_SECONDS = 60.0
 # Of the range for private use: the server's WebSocket library sends none of the reserved codes but 1000.
 CLOSE_ENDED = 4000
+CLOSE_NO_VIEWER = 4003
 
 
 @cache
@@ -36,11 +46,12 @@ def _warn_of_a_server_that_never_waits() -> None:
     )
 
 
-class ChangeStreamConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # the package has no types
-    """Streams one replica's changes. All sending is done by a task of its own, so that no handler ever waits."""
+class TaskConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # the package has no types
+    """A connection that sends by a task of its own, so that no handler ever waits."""
 
     # The channel layer is read by one receiver a process (see ``services.subscriber``), not by each connection.
     channel_layer_alias = "none"
+    task: asyncio.Task[None] | None = None
 
     async def dispatch(self, message: dict[str, Any]) -> None:
         """Handle one message, as Channels does, but without its turn in the database's thread before each.
@@ -49,23 +60,30 @@ class ChangeStreamConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # the
         """
         await getattr(self, get_handler_name(message))(message)
 
-    # Whether the server lets a sender wait while the reader is slow; ``serve`` says so.
-    server_waits = False
-    session: ReplicaSession | None = None
-    task: asyncio.Task[None] | None = None
-
     async def __call__(self, *args: Any) -> None:
-        """Serve the connection; however it ends (a server that stops cancels this), the session is ended first."""
+        """Serve the connection; however it ends (a server that stops cancels this), the task is ended first."""
         try:
             await super().__call__(*args)
         finally:
             await self.end()
 
     async def end(self) -> None:
-        """End the session and wait until it has freed what it held."""
+        """End the task and wait until it has freed what it held."""
         if self.task is not None:
             self.task.cancel()
             await asyncio.gather(self.task, return_exceptions=True)
+
+    async def disconnect(self, code: int) -> None:
+        """End the task."""
+        await self.end()
+
+
+class ChangeStreamConsumer(TaskConsumer):
+    """Streams one replica's changes."""
+
+    # Whether the server lets a sender wait while the reader is slow; ``serve`` says so.
+    server_waits = False
+    session: ReplicaSession | None = None
 
     async def connect(self) -> None:
         """Accept a request that can be served; refuse (HTTP 403) with the reason in the log."""
@@ -109,9 +127,72 @@ class ChangeStreamConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # the
         if self.session is not None and text_data and (watermark := acked_watermark(text_data)):
             self.session.ack(watermark)
 
-    async def disconnect(self, code: int) -> None:
-        """End the session."""
-        await self.end()
+
+class LiveConsumer(TaskConsumer):
+    """Shows changes to a page of the admin, see ``services.live``.
+
+    The page asks for each message by one of its own, with the filter: ``{"table": "", "key": "", "paused": false}``.
+    """
+
+    feed: LiveFeed
+
+    async def connect(self) -> None:
+        """Accept who may look; refuse others (HTTP 403) with the reason in the log."""
+        chosen = settings()
+        try:
+            access.check_origin(self.scope["headers"], chosen.allowed_hosts)
+            if not await self.is_viewer(otherwise=False):
+                raise ViewerRefused()
+        except ZerosourceError as error:
+            logger.warning("connection refused", extra={"code": error.code, "why": str(error)})
+            await self.close()
+            return
+        noted = await read(watermarks.watcher_noted_at, None)
+        age = timezone.now() - noted if noted else timedelta.max
+        self.feed = LiveFeed(chosen.keepalive_seconds, silent_for=age.total_seconds())
+        self.asked = asyncio.Event()
+        await self.accept()
+        self.task = asyncio.create_task(self.serve(), name="live-page")
+
+    async def is_viewer(self, *, otherwise: bool) -> bool:
+        """Whether the session may look; ``otherwise`` where the database does not say."""
+        return await read(access.is_viewer, otherwise, self.scope["cookies"])
+
+    async def serve(self) -> None:
+        """Send messages while somebody asks who may; close the socket at the end."""
+        code = CLOSE_ENDED
+        try:
+            with self.feed.attached(runtime().subscriber):
+                await self.show()
+            code = CLOSE_NO_VIEWER
+        except Exception:
+            logger.exception("live page failed")
+            raise
+        finally:
+            await self.close(code)
+
+    async def show(self) -> None:
+        """Send a message for each that is asked for; end where the session may look no more, as seen each minute."""
+        checked = monotonic()
+        while True:
+            await self.asked.wait()
+            self.asked.clear()
+            if monotonic() - checked >= VIEWER_SECONDS:
+                checked = monotonic()
+                if not await self.is_viewer(otherwise=True):
+                    return
+            await self.send((await self.feed.message()).decode())
+
+    async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
+        """Take what the page asks for; anything else is ignored."""
+        try:
+            asked = orjson.loads(text_data or "")
+            table, key, paused = asked["table"], asked["key"], asked["paused"]
+        except (ValueError, TypeError, KeyError):
+            return
+        if isinstance(table, str) and isinstance(key, str) and isinstance(paused, bool):
+            self.feed.wanted, self.feed.paused = Wanted(table, key), paused
+            self.asked.set()
 
 
 class UnknownPathConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # the package has no types
@@ -121,5 +202,5 @@ class UnknownPathConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # the 
 
     async def connect(self) -> None:
         """Refuse (HTTP 403)."""
-        logger.warning("connection refused", extra={"why": "The path is not /changes/v0/stream."})
+        logger.warning("connection refused", extra={"why": "No stream is at this path."})
         await self.close()

@@ -89,6 +89,13 @@ class MappingError(ZerosourceError):
         self.problem = problem
 
 
+class DraftChanged(ZerosourceError):
+    """Somebody else changed the draft meanwhile."""
+
+    code = "ZS111"
+    remedy = "Look at it as it is now, then decide again."
+
+
 class RequestRefused(ZerosourceError):
     """The connection asked for something that cannot be served."""
 
@@ -126,6 +133,13 @@ class AccessUnchecked(ZerosourceError):
     code = "ZS124"
     retryable = True
     remedy = "Check DATABASE_URL and the database. Keys in CHANGE_SOURCE_API_KEYS need no database."
+
+
+class ViewerRefused(RequestRefused):
+    """Changes are shown to staff who may view table mappings and watermarks."""
+
+    code = "ZS125"
+    remedy = "Log in at /admin/ as one of them, or have somebody grant these permissions."
 
 
 class ResetRequired(ZerosourceError):

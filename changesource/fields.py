@@ -6,7 +6,15 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from django import forms
+from django.core.exceptions import ValidationError
 from django.db import models
+from django.forms.fields import InvalidJSONInput
+
+from .exceptions import MappingError
+from .mapping.json_places import position
+from .mapping.json_reading import parse
+
+SHORT = 60  # characters of JSON that are shown on one line
 
 if TYPE_CHECKING:
 
@@ -21,11 +29,34 @@ else:
 
 
 class EmptyableJSONField(forms.JSONField):
-    """A form's JSON field that shows nothing where there is nothing, not ``null``."""
+    """A form's JSON field that shows nothing where there is nothing, not ``null``, and says where a text is wrong."""
 
     def prepare_value(self, value: Any) -> Any:
-        """The text that is edited."""
-        return "" if value is None else super().prepare_value(value)
+        """The text that is edited: on one line where it is short."""
+        if value is None or isinstance(value, InvalidJSONInput):
+            return "" if value is None else value
+        short = json.dumps(value, ensure_ascii=False)
+        return short if len(short) <= SHORT else json.dumps(value, ensure_ascii=False, indent=2)
+
+    def to_python(self, value: Any) -> Any:
+        """The value, by the same rules as in a file of mappings: no key twice, nothing that no database can keep."""
+        if value in self.empty_values or not isinstance(value, str):
+            return super().to_python(value)
+        try:
+            # The result is wrapped by Django where it is a plain string, to tell it from a text.
+            parse(value.encode("utf-8", "surrogatepass"), "")
+        except MappingError as error:
+            raise ValidationError(wrong_json(value, error), code="invalid") from error
+        return super().to_python(value)
+
+
+def wrong_json(text: str, error: MappingError) -> str:
+    """What is wrong with a text that was typed, and where."""
+    cause = error.__cause__
+    if isinstance(cause, json.JSONDecodeError):
+        line, column = position(text, cause.pos)
+        return f"Enter a valid JSON. Line {line}, column {column}: {cause.msg}."
+    return f"Enter a valid JSON. It {error.problem}." if not error.place else f"Enter a valid JSON. {error.problem}."
 
 
 class OrderedJSONField(AnyTextField):

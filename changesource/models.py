@@ -307,6 +307,7 @@ class Watermark(models.Model):
         default=False, help_text="Set: the replica is told to sync anew, when connected or as soon as it is."
     )
     lag_ms = models.BigIntegerField(null=True, blank=True, help_text="How old the last change was when it was sent.")
+    rows_per_second = models.FloatField(default=0, help_text="The rows that it was sent, over the last ten seconds.")
     snapshot = OrderedJSONField(
         null=True,
         blank=True,
@@ -320,6 +321,26 @@ class Watermark(models.Model):
     def __str__(self) -> str:
         """Whose it is."""
         return f"{self.app_id}/{self.shard_num}" if self.kind == self.Kind.REPLICA else self.kind
+
+
+class ReplicaMinute(models.Model):
+    """What a replica was sent in one minute of the last hour. Written by the daemons alone.
+
+    A replica has a row for each minute of the clock, which the next hour overwrites: so there are never more than 60.
+    """
+
+    replica = models.ForeignKey(Watermark, on_delete=models.CASCADE, related_name="minutes")
+    slot = models.PositiveSmallIntegerField(help_text="The minute of the hour, from 0 to 59.")
+    minute = models.PositiveBigIntegerField(help_text="Which minute it was, counted from 1970.")
+    rows = models.PositiveBigIntegerField(default=0, help_text="How many rows were sent.")
+    lag_ms = models.BigIntegerField(null=True, blank=True, help_text="How old a change was when sent, at the most.")
+
+    class Meta:
+        constraints = (models.UniqueConstraint(fields=("replica", "slot"), name="sixty_minutes_a_replica"),)
+
+    def __str__(self) -> str:
+        """Whose and which."""
+        return f"{self.replica_id} {self.minute}"
 
 
 class ApiKey(models.Model):

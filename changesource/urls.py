@@ -8,5 +8,6 @@ from . import views
 
 urlpatterns = [
     path("metrics", views.metrics, name="metrics"),
+    path("metadata/schemas", views.schemas, name="schemas"),
     path("changes/v0/stream", views.stream, name="stream"),
 ]

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs those of the named Debian packages that are missing: python3-venv, postgresql, redis-server.
+# Installs those of the named Debian packages that are missing: python3-venv, postgresql, redis-server, chromium.
 # Where apt cannot do it, one line says what to install.
 set -eu
 
@@ -8,6 +8,7 @@ have() {
         python3-venv) "${PYTHON:-python3}" -c 'import ensurepip, venv' 2>/dev/null ;;
         postgresql) ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 ;;
         redis-server) command -v redis-server >/dev/null ;;
+        chromium) command -v chromium >/dev/null ;;
         *) echo "system-packages.sh knows no package $1" >&2; exit 2 ;;
     esac
 }

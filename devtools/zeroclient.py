@@ -5,39 +5,38 @@ from __future__ import annotations
 import contextlib
 import json
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from devtools import node
-from devtools.processes import ManagedProcess, free_port, port_answers
+from devtools.processes import ManagedProcess, ProcessError, free_port, port_answers
 
 Row = dict[str, object]
 Views = dict[str, list[Row]]
 
 
-def zero_schema(tables: Mapping[str, tuple[Mapping[str, str], Sequence[str]]]) -> dict[str, object]:
-    """A Zero schema from ``{table: ({column: type}, primary key)}``; a type ending in "?" is optional.
-
-    ``zero_schema({"message": ({"id": "string", "sent": "number?"}, ["id"])})``
-    """
-
-    def column(kind: str) -> dict[str, object]:
-        return {"type": kind.rstrip("?"), "optional": kind.endswith("?")}
-
-    return {
-        "tables": {
-            name: {
-                "name": name,
-                "columns": {column_name: column(kind) for column_name, kind in columns.items()},
-                "primaryKey": list(key),
-            }
-            for name, (columns, key) in tables.items()
-        },
-        "relationships": {},
-    }
+def schema_in(module: Path) -> dict[str, Any]:
+    """The ``schema`` that a TypeScript module exports, as JSON; a link to the npm packages is put beside it."""
+    node.install()
+    (module.parent / "node_modules").symlink_to(node.MODULES)
+    program = f"process.stdout.write(JSON.stringify((await import({json.dumps(module.as_uri())})).schema))"
+    done = subprocess.run(
+        [node.node_binary(), "--input-type=module", "--eval", program],
+        env=node.environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    if done.returncode:
+        raise ProcessError(f"{module} cannot be imported: {done.stderr.strip()[-2000:]}")
+    schema: dict[str, Any] = json.loads(done.stdout)
+    return schema
 
 
 class QueryServer:

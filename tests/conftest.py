@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 import pytest
 from hypothesis import HealthCheck, settings
+from playwright.sync_api import Browser
 from pymongo import MongoClient
 from pymongo.database import Database
 
@@ -25,6 +26,7 @@ from devtools.redis import RedisServer
 from devtools.secantusdb import SecantusDB
 from devtools.zerocache import ZeroCache
 from devtools.zeroclient import QueryArguments, QueryServer, ZeroClient
+from tests.harness.browser import Desk, chromium
 from tests.harness.deployment import Deployment
 from tests.harness.privileges import Guarded
 
@@ -229,9 +231,24 @@ def zero_cache(tmp_path: Path, postgres_database: Callable[[], str]) -> Iterator
         yield start
 
 
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A Chromium; ``desk`` opens pages in it."""
+    with chromium() as started:
+        yield started
+
+
+@pytest.fixture
+def desk(browser: Browser) -> Iterator[Desk]:
+    """Opens pages of the admin: ``desk.page(deployment(**ADMIN).server())``; see ``tests.harness.browser``."""
+    opened = Desk(browser)
+    yield opened
+    opened.close()
+
+
 @pytest.fixture
 def query_server(tmp_path: Path) -> Iterator[Callable[[dict[str, object]], QueryServer]]:
-    """Starts query endpoints: ``query_server(zero_schema({...})).url`` is a zero-cache's ``query_url``."""
+    """Starts query endpoints: ``query_server(schema_in(file)).url`` is a zero-cache's ``query_url``."""
     with ExitStack() as stack:
 
         def start(schema: dict[str, object]) -> QueryServer:

@@ -7,6 +7,7 @@ from typing import Any
 import environ
 
 from changesource import conf
+from zerosource_project import theme
 
 settings = conf.settings()
 
@@ -16,6 +17,7 @@ SECRET_KEY = settings.secret_key
 ALLOWED_HOSTS = list(settings.allowed_hosts)
 
 INSTALLED_APPS = [
+    "unfold",  # before the admin, whose templates it overrides
     "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
@@ -111,6 +113,8 @@ TIME_ZONE = "UTC"
 STATIC_URL = "static/"
 WHITENOISE_USE_FINDERS = True  # the admin's files are served from where they are installed; no collectstatic
 WHITENOISE_AUTOREFRESH = settings.debug
+
+UNFOLD = theme.UNFOLD
 
 LOGGING = {
     "version": 1,

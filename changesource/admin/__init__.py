@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 from django.contrib import admin
+from django.urls import path
 
+from . import overview
+from .access import GroupAdmin, UserAdmin
 from .mappings import PublicationAdmin, TableMappingAdmin
+from .revisions import MappingRevisionAdmin
 from .state import ApiKeyAdmin, StateAdmin
 
-__all__ = ["ApiKeyAdmin", "PublicationAdmin", "StateAdmin", "TableMappingAdmin"]
+__all__ = [
+    "ApiKeyAdmin",
+    "GroupAdmin",
+    "MappingRevisionAdmin",
+    "PublicationAdmin",
+    "StateAdmin",
+    "TableMappingAdmin",
+    "UserAdmin",
+]
 
-admin.site.site_header = admin.site.site_title = "zerosource"
-admin.site.index_title = "What is mapped, and what flows"
-admin.site.site_url = None  # there is no other site to view
+admin.site.index_title = "Overview"
+# What django-unfold's site adds to its own; each checks permissions beyond being staff itself.
+admin.site.extra_urls = lambda: [  # type: ignore[attr-defined]
+    path("overview/", admin.site.admin_view(overview.parts), name="overview"),
+]

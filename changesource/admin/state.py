@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-import json
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin, messages
-from django.core.exceptions import PermissionDenied
+from django.contrib.admin.models import CHANGE, DELETION
 from django.db.models import Model, QuerySet
-from django.http import HttpRequest
-from django.utils.html import format_html
+from django.http import HttpRequest, HttpResponse
+from unfold.admin import ModelAdmin
 
-from changesource.models import ApiKey, Lease, ManagedContent, MappingRevision, RowError, Watermark
-from changesource.store import api_keys
+from changesource.admin.confirmation import asked_of_selected, is_confirmed, log_changes
+from changesource.conf import settings
+from changesource.exceptions import ZerosourceError
+from changesource.models import ApiKey, Lease, ManagedContent, RowError, Watermark
+from changesource.services.mending import AT_ONCE
+from changesource.services.retrying import retry
+from changesource.store import api_keys, row_errors, watermarks
 
 if TYPE_CHECKING:
     AnyModelAdmin = admin.ModelAdmin[Model]
     ApiKeyModelAdmin = admin.ModelAdmin[ApiKey]
 else:
-    AnyModelAdmin = ApiKeyModelAdmin = admin.ModelAdmin
+    AnyModelAdmin = ApiKeyModelAdmin = ModelAdmin
 
 KEY_FIELDS = ("name", "prefix", "created", "revoked")
 
@@ -68,21 +72,45 @@ class WatermarkAdmin(StateAdmin):
         """How far the last snapshot is, in words."""
         return snapshot_in_words(watermark.snapshot)
 
-    @admin.action(description="Sync the selected replicas anew (each is reset, then reads everything again)")
-    def ask_to_resync(self, request: HttpRequest, queryset: QuerySet[Model]) -> None:
-        """Mark them; their sessions see it within a second."""
-        if not super(StateAdmin, self).has_change_permission(request):
-            raise PermissionDenied
-        count = queryset.filter(kind=Watermark.Kind.REPLICA).update(resync_wanted=True)
-        self.message_user(request, f"{count} replicas are told to sync anew.", messages.SUCCESS)
+    def has_resync_permission(self, request: HttpRequest) -> bool:
+        """Whoever may change positions."""
+        return super(StateAdmin, self).has_change_permission(request)
 
-    @admin.action(description="Forget the selected replicas (for those that will not come back)")
-    def forget(self, request: HttpRequest, queryset: QuerySet[Model]) -> None:
-        """Delete their rows. One that comes back all the same goes on from its own watermark."""
-        if not super(StateAdmin, self).has_delete_permission(request):
-            raise PermissionDenied
-        count, _ = queryset.filter(kind=Watermark.Kind.REPLICA).exclude(state="streaming").delete()
-        self.message_user(request, f"{count} replicas were forgotten; connected ones never are.", messages.SUCCESS)
+    def has_forget_permission(self, request: HttpRequest) -> bool:
+        """Whoever may delete positions."""
+        return super(StateAdmin, self).has_delete_permission(request)
+
+    @admin.action(description="Sync the selected replicas anew ...", permissions=["resync"])
+    def ask_to_resync(self, request: HttpRequest, queryset: QuerySet[Model]) -> HttpResponse | None:
+        """Mark them, once that is confirmed; their sessions see it within a second."""
+        chosen = queryset.filter(kind=Watermark.Kind.REPLICA)
+        if not is_confirmed(request):
+            lines = [
+                "Each is reset: its zero-cache exits with code 14 and reads everything again once its supervisor has "
+                "started it. One that is away is reset as soon as it connects.",
+            ]
+            question = {"title": "Sync replicas anew", "lines": lines, "button": "Sync anew", "dangerous": True}
+            return asked_of_selected(self, request, chosen, question)
+        rows = watermarks.want_resync(chosen.values_list("pk", flat=True))
+        log_changes(request, rows, "Told to sync anew.", CHANGE)
+        self.message_user(request, f"{len(rows)} replicas are told to sync anew.", messages.SUCCESS)
+        return None
+
+    @admin.action(description="Forget the selected replicas ...", permissions=["forget"])
+    def forget(self, request: HttpRequest, queryset: QuerySet[Model]) -> HttpResponse | None:
+        """Delete their rows, once that is confirmed."""
+        chosen = queryset.filter(kind=Watermark.Kind.REPLICA)
+        if not is_confirmed(request):
+            lines = ["For those that will not come back. One that does goes on from its own watermark."]
+            question = {"title": "Forget replicas", "lines": lines, "button": "Forget", "dangerous": True}
+            return asked_of_selected(self, request, chosen, question)
+        pks = list(chosen.values_list("pk", flat=True))
+        rows = watermarks.forget(pks)
+        log_changes(request, rows, "Forgotten.", DELETION)
+        words = f"{len(rows)} replicas were forgotten"
+        left = f", {len(pks) - len(rows)} not: connected, or a moment ago" if len(rows) < len(pks) else ""
+        self.message_user(request, f"{words}{left}.", messages.SUCCESS)
+        return None
 
 
 @admin.register(RowError)
@@ -92,20 +120,27 @@ class RowErrorAdmin(StateAdmin):
     list_display = ("table", "document_id", "column", "reason", "count", "last_seen")
     list_filter = ("table",)
     search_fields = ("document_id", "reason")
+    actions = ("retry",)
 
+    def has_retry_permission(self, request: HttpRequest) -> bool:
+        """Whoever may change row errors."""
+        return super(StateAdmin, self).has_change_permission(request)
 
-@admin.register(MappingRevision)
-class MappingRevisionAdmin(StateAdmin):
-    """What was published."""
-
-    list_display = ("number", "created_at", "created_by", "note")
-    fields = ("number", "created_at", "created_by", "note", "shown_specification", "content_hash")
-    readonly_fields = ("shown_specification",)
-
-    @admin.display(description="specification")
-    def shown_specification(self, revision: MappingRevision) -> str:
-        """As exportmappings writes it."""
-        return format_html("<pre>{}</pre>", json.dumps(revision.specification, indent=2))
+    @admin.action(description="Read the selected documents again", permissions=["retry"])
+    def retry(self, request: HttpRequest, queryset: QuerySet[Model]) -> None:
+        """Look at the documents as they are now, and take those off the list that fit."""
+        rows = list(queryset[: AT_ONCE + 1])
+        pks = [row.pk for row in rows]
+        try:
+            done = retry(settings(), row_errors.chosen(pks, AT_ONCE))
+        except ZerosourceError as error:
+            self.message_user(request, f"Nothing was looked at. {error}", messages.ERROR)
+            return
+        left = set(RowError.objects.filter(pk__in=pks).values_list("pk", flat=True))
+        log_changes(request, [row for row in rows if row.pk not in left], "Mended, taken off the list.", DELETION)
+        more = f" The first {AT_ONCE} were looked at." if len(pks) > AT_ONCE else ""
+        level = messages.WARNING if done.wrong or done.unknown else messages.SUCCESS
+        self.message_user(request, f"{done}.{more}", level)
 
 
 @admin.register(Lease)
@@ -147,11 +182,17 @@ class ApiKeyAdmin(ApiKeyModelAdmin):
             key = api_keys.generate(obj)
             messages.warning(request, f"The key {obj.name!r} is shown this once, copy it now: {key}")
 
-    @admin.action(description="Revoke the selected keys: new connections with them are refused", permissions=["change"])
-    def revoke(self, request: HttpRequest, queryset: QuerySet[ApiKey]) -> None:
-        """Revoke those that are not revoked yet, and leave a note in the history."""
-        keys = list(queryset.filter(revoked=None))
+    @admin.action(description="Revoke the selected keys ...", permissions=["change"])
+    def revoke(self, request: HttpRequest, queryset: QuerySet[ApiKey]) -> HttpResponse | None:
+        """Revoke those that are not revoked yet, once that is confirmed."""
+        chosen = queryset.filter(revoked=None)
+        if not is_confirmed(request):
+            lines = ["New connections with them are refused, for good. Open ones go on until they end."]
+            question = {"title": "Revoke API keys", "lines": lines, "button": "Revoke", "dangerous": True}
+            return asked_of_selected(self, request, chosen, question)
+        keys = list(chosen)
         for key in keys:
             api_keys.revoke(key.name)
-            self.log_change(request, key, "Revoked.")
+        log_changes(request, keys, "Revoked.", CHANGE)
         messages.success(request, f"{len(keys)} revoked.")
+        return None

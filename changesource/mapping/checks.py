@@ -24,7 +24,7 @@ def check_table(spec: TableSpec) -> None:
     What is compiled (the filter, the pipeline, expressions) is checked by its compiler.
     """
     place = f"tables.{spec.name}"
-    _check_name(spec.name, place, "a table's name")
+    check_name(spec.name, place, "a table's name")
     _check_collection(spec.collection, f"{place}.collection")
     _check_choice(spec.error_policy, _ERROR_POLICIES, f"{place}.errorPolicy")
     _check_choice(spec.large_integers, _LARGE_INTEGERS, f"{place}.largeIntegers")
@@ -34,7 +34,8 @@ def check_table(spec: TableSpec) -> None:
     _check_key(spec, place)
 
 
-def _check_name(name: str, place: str, what: str) -> None:
+def check_name(name: str, place: str, what: str) -> None:
+    """Raise ``MappingError`` where ``name`` cannot be that of a table or column in Zero; ``what`` says which it is."""
     if not _NAME.fullmatch(name):
         raise MappingError(place, f"{what} is letters, digits, _ and -, and begins with a letter or _")
     if len(name) > MAX_NAME_LENGTH:
@@ -64,7 +65,7 @@ def _check_columns(columns: tuple[ColumnSpec, ...], place: str) -> None:
     seen: set[str] = set()
     for column in columns:
         own = f"{place}.{column.name}"
-        _check_name(column.name, own, "a column's name")
+        check_name(column.name, own, "a column's name")
         # The replica is SQLite, which does not tell upper from lower case in names.
         if column.name.lower() in seen:
             raise MappingError(own, "two columns have this name (upper and lower case count as one)")

@@ -7,7 +7,7 @@ the driver could not decode, and fields that it could not, differ from what is s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 
 from bson.datetime_ms import DatetimeMS
@@ -60,3 +60,30 @@ def _is_exact(value: object) -> bool:
     if isinstance(value, str):
         return REPLACED not in value
     return type(value) in (bool, int, Int64, ObjectId, datetime, DatetimeMS)
+
+
+def is_indexed(filter: Mapping[str, object], leading: Collection[str]) -> bool:
+    """Whether indexes that begin with the fields ``leading`` spare MongoDB from reading all documents.
+
+    ``filter`` is what ``pushed_down`` gave.
+    """
+    for key, value in filter.items():
+        members = value if isinstance(value, list) else []
+        if key == "$and" and any(is_indexed(member, leading) for member in members):
+            return True
+        if key == "$or" and all(is_indexed(member, leading) for member in members):
+            return True
+        if key in leading:
+            return True
+    return False
+
+
+def filtered_fields(filter: Mapping[str, object]) -> list[str]:
+    """The fields that a filter names, of what ``pushed_down`` gave, each once."""
+    found: list[str] = []
+    for key, value in filter.items():
+        if key in ("$and", "$or") and isinstance(value, list):
+            found += [field for member in value for field in filtered_fields(member)]
+        else:
+            found.append(key)
+    return list(dict.fromkeys(found))

@@ -1,14 +1,19 @@
-"""The JSON forms of a Zero schema: keyed by table, Zero's own ``createSchema``, and a list of protocol table specs."""
+"""The JSON forms of a Zero schema: keyed by table, Zero's own ``createSchema``, and a list of protocol table specs.
+
+All are read; ``createSchema`` is written too.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, TypeAlias, get_args
 
 from changesource.exceptions import MappingError
 
 from .json_reading import boolean, known_keys, names, obj, one_of, text
-from .spec import ColumnType, Json
+from .spec import ColumnType, Json, TableSpec
 
 COLUMN_TYPES: Final[tuple[ColumnType, ...]] = get_args(ColumnType)
 PROTOCOL_TYPES: Final[dict[str, ColumnType]] = {
@@ -40,12 +45,70 @@ class SchemaTable:
     columns: tuple[SchemaColumn, ...]
     primary_key: tuple[str, ...]
 
+    def alias_of(self, column: str) -> str:
+        """The client's name of a column that is given by the upstream's."""
+        return next(c.alias for c in self.columns if c.name == column)
+
     def server_name(self, column: str) -> str:
         """The upstream's name of a column given by either name; an unknown one as it is."""
         return next((c.name for c in self.columns if column in (c.alias, c.name)), column)
 
 
 Schema: TypeAlias = tuple[SchemaTable, ...]
+IDENTIFIER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+# No client can have a column or table of these names; see ``mapping.checks``.
+RESERVED: Final = ("__proto__", "_0_version")
+
+
+def schema_of(tables: Iterable[TableSpec]) -> Schema:
+    """The schema of valid mapped tables, by name. Clients get names that are identifiers of JavaScript."""
+    ordered = sorted(tables, key=lambda table: table.name)
+    aliases = _aliases(table.name for table in ordered)
+    return tuple(_schema_table(table, aliases[table.name]) for table in ordered)
+
+
+def _schema_table(table: TableSpec, alias: str) -> SchemaTable:
+    aliases = _aliases(column.name for column in table.columns)
+    columns = tuple(SchemaColumn(c.name, aliases[c.name], c.type, c.optional) for c in table.columns)
+    return SchemaTable(table.name, alias, columns, table.primary_key)
+
+
+def _aliases(upstream: Iterable[str]) -> dict[str, str]:
+    """A client's name for each: itself where it is an identifier, else with ``_``, and with a number where taken."""
+    given = list(upstream)
+    aliases = {name: name for name in given if IDENTIFIER.fullmatch(name)}
+    taken = {*aliases, *RESERVED}
+    for name in given:
+        if name not in aliases:
+            plain = alias = re.sub(r"^(?![A-Za-z_])|[^A-Za-z0-9_]", "_", name)
+            number = 2
+            while alias in taken:
+                alias, number = f"{plain}_{number}", number + 1
+            aliases[name] = alias
+            taken.add(alias)
+    return aliases
+
+
+def write_schema(schema: Schema) -> dict[str, Json]:
+    """The JSON of Zero's own ``createSchema``, from which ``read_schema`` gives ``schema`` again."""
+    return {"tables": {table.alias: _written_table(table) for table in schema}, "relationships": {}}
+
+
+def _written_table(table: SchemaTable) -> Json:
+    columns: dict[str, Json] = {
+        column.alias: {
+            "type": column.type,
+            "optional": column.optional,
+            **({"serverName": column.name} if column.alias != column.name else {}),
+        }
+        for column in table.columns
+    }
+    return {
+        "name": table.alias,
+        **({"serverName": table.name} if table.alias != table.name else {}),
+        "columns": columns,
+        "primaryKey": [table.alias_of(column) for column in table.primary_key],
+    }
 
 
 def is_schema(data: Json) -> bool:

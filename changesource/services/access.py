@@ -1,5 +1,7 @@
 """Who may read the change stream: whoever has an API key, and no browser's page from elsewhere.
 
+The live page of the admin shows changes to staff, by Django's own permissions.
+
 Any key of CHANGE_SOURCE_API_KEYS will do, and any kept in the database that is not revoked, so that keys are rotated
 with both the old and the new one valid for a while. Nothing here writes or raises what a client sent.
 """
@@ -11,11 +13,16 @@ import binascii
 import hmac
 import ipaddress
 from collections.abc import Collection, Iterable, Mapping
+from importlib import import_module
 from typing import Any
 from urllib.parse import parse_qs
 
 from channels.db import database_sync_to_async
+from django.conf import settings as django_settings
+from django.contrib.auth import get_user
+from django.contrib.auth.models import AbstractBaseUser, AnonymousUser, PermissionsMixin
 from django.db import Error as AnyDatabaseError
+from django.http import HttpRequest
 from django.http.request import split_domain_port, validate_host
 
 from changesource.conf import Settings
@@ -26,6 +33,25 @@ Headers = Iterable[tuple[bytes, bytes]]
 
 KEY_PARAMETERS = ("apiKey", "k")
 DEFAULT_PORTS = {"http": ":80", "https": ":443"}
+
+
+# What the live page shows is no more than the mappings and where the stream stands.
+VIEWER_PERMISSIONS = ("changesource.view_tablemapping", "changesource.view_watermark")
+
+
+def may_view(user: AbstractBaseUser | AnonymousUser) -> bool:
+    """Whether the live page is shown to this user."""
+    return (
+        isinstance(user, PermissionsMixin) and getattr(user, "is_staff", False) and user.has_perms(VIEWER_PERMISSIONS)
+    )
+
+
+def is_viewer(cookies: Mapping[str, str]) -> bool:
+    """Whether the session of these cookies is, now, that of somebody whom the live page is shown to."""
+    request = HttpRequest()
+    store = import_module(django_settings.SESSION_ENGINE).SessionStore
+    request.session = store(cookies.get(django_settings.SESSION_COOKIE_NAME))
+    return may_view(get_user(request))
 
 
 async def admit(scope: Mapping[str, Any], chosen: Settings) -> None:

@@ -13,7 +13,7 @@ from typing import TypeAlias, TypeVar
 from channels.db import database_sync_to_async
 
 from changesource.conf import Settings, settings
-from changesource.exceptions import ConfigurationUnavailable, MappingError, SourceUnavailable
+from changesource.exceptions import ConfigurationUnavailable, DraftChanged, MappingError, SourceUnavailable
 from changesource.mapping.fingerprint import table_fingerprint
 from changesource.mapping.formats import write_specification
 from changesource.mapping.questions import Answers, Questions, key_fields, questions_of
@@ -41,11 +41,16 @@ class Published:
 
 @dataclass(frozen=True)
 class Changes:
-    """What an import does to the draft, by the names of tables and publications."""
+    """What an import does to the draft, by the names of tables and publications.
+
+    ``draft_hash`` tells the draft that this was said of, ``draft`` is what becomes of it.
+    """
 
     made: tuple[str, ...]
     changed: tuple[str, ...]
     unchanged: tuple[str, ...]
+    draft_hash: str
+    draft: Specification
 
 
 def current() -> Published | None:
@@ -66,15 +71,18 @@ def _published(number: int, content_hash: str) -> Published:
     return Published(number, store.specification_of(number))
 
 
-def publish(by: str, note: str = "", inspect: Inspect | None = None) -> MappingRevision:
+def publish(by: str, note: str = "", inspect: Inspect | None = None, *, seen: str = "") -> MappingRevision:
     """Serve the draft from now on. A draft that equals what is served makes no new revision.
 
-    ``inspect`` looks at the collections; without it, types of ``_id`` that are left open stay so. Raises
+    ``inspect`` looks at the collections; without it, types of ``_id`` that are left open stay so. ``seen`` is the hash
+    of the draft that somebody decided on: where it is another by now, ``DraftChanged`` is raised. Raises
     ``MappingError``, ``SourceRefused`` for what cannot be watched, and ``SourceUnavailable`` where a type is to be
     found out and MongoDB does not answer.
     """
 
     def prepare(basis: store.Basis) -> Callable[[], MappingRevision]:
+        if seen and hash_of(basis.draft) != seen:
+            raise DraftChanged()
         check(basis.draft)
         _check_can_be_asked(basis.draft, inspect)
         served = to_serve(basis.draft, inspect)
@@ -119,18 +127,27 @@ def check(spec: Specification) -> None:
 
 
 def import_specification(
-    spec: Specification, by: str, note: str = "", *, inspect: Inspect | None = None, dry_run: bool = False
+    spec: Specification,
+    by: str,
+    note: str = "",
+    *,
+    inspect: Inspect | None = None,
+    dry_run: bool = False,
+    seen: str = "",
 ) -> Changes:
     """Make the tables and publications of ``spec`` here, or change those of the same names, and publish.
 
-    Managed ones of the same name are refused; a wrong ``spec`` changes nothing. Raises as ``publish`` does.
+    Managed ones of the same name are refused; a wrong ``spec`` changes nothing. ``seen`` is as in ``publish``, which
+    says too what is raised.
     """
 
     def prepare(basis: store.Basis) -> Callable[[], Changes]:
+        if seen and hash_of(basis.draft) != seen:
+            raise DraftChanged()
         _refuse_clash(spec, basis.managed_tables, basis.managed_publications, "is managed")
         merged = _merged(basis.draft, spec)
         check(merged)
-        changes = _changes(basis.draft, spec)
+        changes = _changes(basis.draft, spec, merged)
         _check_can_be_asked(merged, inspect)
         served = to_serve(merged, inspect)
 
@@ -211,6 +228,19 @@ def _take_managed(
         return finish
 
     return _undisturbed(prepare)
+
+
+def take_over(name: str) -> str:
+    """Make a managed table one that is edited in the admin; return where it came from.
+
+    Raises ``MappingError`` where there is no such managed table. What is served stays as it is. A later content of the
+    file or URL that still gives the table is refused, so that nobody's edits are lost.
+    """
+    origin = store.release(name)
+    if not origin:
+        raise MappingError(f"tables.{name}", "there is no managed table of this name")
+    logger.info("managed table taken over", extra={"table": name, "origin": origin})
+    return origin
 
 
 def hash_of(spec: Specification) -> str:
@@ -341,7 +371,7 @@ def _refuse_clash(spec: Specification, tables: Collection[str], publications: Co
             )
 
 
-def _changes(draft: Specification, spec: Specification) -> Changes:
+def _changes(draft: Specification, spec: Specification, merged: Specification) -> Changes:
     """What ``spec`` does to ``draft``."""
     old_tables = {table.name: table for table in draft.tables}
     pairs = [(table.name, old_tables.get(table.name), table) for table in spec.tables]
@@ -355,7 +385,7 @@ def _changes(draft: Specification, spec: Specification) -> Changes:
             changed.append(f"publication {name}")
     everything = [name for name, _, _ in pairs] + [f"publication {name}" for name in spec.publications]
     unchanged = [name for name in everything if name not in made and name not in changed]
-    return Changes(tuple(made), tuple(changed), tuple(unchanged))
+    return Changes(tuple(made), tuple(changed), tuple(unchanged), hash_of(draft), merged)
 
 
 def _alone(table: TableSpec) -> Specification:

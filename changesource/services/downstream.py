@@ -22,7 +22,7 @@ class Downstream:
     ``position`` is the cluster time up to which the replica has everything; ``committed`` is the watermark of its
     last commit. ``anchor`` is where reading may resume: that of the last event of its own tables or of a barrier, so
     at or before ``position``, which may be that of an event of tables that only the watcher knows. ``lag`` is how old
-    the last commit was when it was sent, in whole seconds.
+    the last commit was when it was sent, in whole seconds. ``rows`` counts those of batches.
     """
 
     def __init__(
@@ -51,6 +51,7 @@ class Downstream:
         self.anchor = position
         self.committed = Watermark(position, fingerprint)
         self.commits = 0
+        self.rows = 0
         self.lag: int | None = None
 
     @property
@@ -143,6 +144,7 @@ class Downstream:
                     await flight.room(self._transactions)
                 frames = [self._begin(selection.position)]
             frames += self._relieved(selection.frames)
+            self.rows += len(selection.frames)
         if not (batch.final and commit):
             if frames:
                 await self._send(frames)

@@ -449,6 +449,7 @@ class Filling:
                         continue
                     # A piece may come again after a fault: upserts and deletes by key bear that.
                     await downstream.frames(batch.frames)
+                    downstream.rows += len(batch.frames)
                     replaced.update(self._mapping.tables[name].collection for name in batch.refill)
                     position = batch.end if batch.final else position
                     if position >= until:

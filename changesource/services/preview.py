@@ -10,19 +10,23 @@ from bson import json_util
 from bson.binary import Binary
 from bson.errors import BSONError, InvalidId
 from bson.objectid import ObjectId
+from pymongo import timeout
 
 from changesource.conf import Settings
 from changesource.exceptions import MappingError, TableStopped
 from changesource.mapping.compiled import SHOWN, MappedTable, RowFault
+from changesource.mapping.pushdown import pushed_down
 from changesource.mapping.rows import JsonRow
 from changesource.mapping.spec import TableSpec
 from changesource.services.configuration import resolved
 from changesource.services.inspection import inspector
 from changesource.services.runtime import mongodb_uri
-from changesource.sources.mongodb.inspect import documents_by_id, sample
+from changesource.sources.mongodb.looking import PATIENCE, looking
 from changesource.store.mappings import read_draft
 
 Document = Mapping[str, object]
+MAX_SHOWN = 20_000  # characters
+COMMAND_SECONDS = 30.0  # a command may wait longer than a page
 
 
 @dataclass(frozen=True)
@@ -39,21 +43,34 @@ class Preview:
         """The document in extended JSON."""
         return json_util.dumps(self.document, json_options=SHOWN)
 
+    @property
+    def pretty_document(self) -> str:
+        """The same, over several lines; a very long one is cut."""
+        text = json_util.dumps(self.document, json_options=SHOWN, indent=2, ensure_ascii=False)
+        return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}\n…"
+
 
 def preview_table(chosen: Settings, name: str, *, document_id: str = "", size: int = 3) -> list[Preview]:
-    """Show what the table ``name`` makes, as it is edited now, of the document with an id, or of ``size`` at random.
-
-    Raises ``MappingError`` where there is no such table or it is wrong, and as ``mongodb.inspect`` does.
-    """
+    """Show what the table ``name`` makes, as it is kept in the draft; see ``preview``."""
     spec = next((table for table in read_draft().tables if table.name == name), None)
     if spec is None:
         raise MappingError(f"tables.{name}", "there is no such table")
-    uri = mongodb_uri(chosen)
-    spec = resolved(spec, inspector(switch=False))
-    if document_id:
-        found = documents_by_id(uri, chosen.mongodb_database, spec.collection, ids_of(document_id))
-    else:
-        found = sample(uri, chosen.mongodb_database, spec.collection, size)
+    return preview(chosen, spec, document_id=document_id, size=size, seconds=COMMAND_SECONDS)
+
+
+def preview(
+    chosen: Settings, spec: TableSpec, *, document_id: str = "", size: int = 3, seconds: float = PATIENCE
+) -> list[Preview]:
+    """Show what ``spec``, saved or not, makes of the document with an id, or of ``size`` at random.
+
+    Raises ``MappingError`` where it is wrong, and as ``looking`` does, for ``seconds`` in all.
+    """
+    with timeout(seconds), looking(mongodb_uri(chosen), chosen.mongodb_database, seconds) as look:
+        spec = resolved(spec, inspector(switch=False))
+        if document_id:
+            found = look.by_id(spec.collection, ids_of(document_id))
+        else:
+            found = look.sample(spec.collection, size, pushed_down(spec.filter))
     return list(previews(spec, chosen.mongodb_database, found))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field
 from time import monotonic
 
@@ -66,3 +67,21 @@ class CopyProgress:
             "documents_per_second": round(self.rate),
             "seconds_left": self.seconds_left,
         }
+
+
+class Pace:
+    """How fast something rises, over the last ``span`` seconds."""
+
+    def __init__(self, span: float) -> None:
+        """Nothing is known yet."""
+        self._span = span
+        self._seen: deque[tuple[float, int]] = deque()
+
+    def per_second(self, count: int) -> float:
+        """Return it, where the count has reached ``count`` by now, to a tenth; 0 at the first call."""
+        seen, now = self._seen, monotonic()
+        seen.append((now, count))
+        while len(seen) > 2 and now - seen[1][0] >= self._span:
+            seen.popleft()
+        began, before = seen[0]
+        return round((count - before) / (now - began), 1) if now > began else 0.0

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
-from time import monotonic
+from time import monotonic, time
 
 from changesource.backoff import Backoff
 from changesource.exceptions import (
@@ -31,7 +31,7 @@ from changesource.services.flight import Flight
 from changesource.services.initial_sync import InitialSync
 from changesource.services.limits import Limits
 from changesource.services.mailbox import Mailbox
-from changesource.services.progress import CopyProgress
+from changesource.services.progress import CopyProgress, Pace
 from changesource.services.replay import batches
 from changesource.services.subscriber import Subscriber
 from changesource.services.watcher import heartbeat
@@ -43,6 +43,7 @@ from changesource.stream.transform import Corrections, Transform
 logger = logging.getLogger(__name__)
 PROGRESS_SECONDS = 1.0
 PROGRESS_AGAIN_SECONDS = 10.0
+PACE_SECONDS = 10.0
 # With what a process knows of the database for half a second, an edit reaches a replica within two.
 OVERSIGHT_SECONDS = 0.5
 PULL_IDLE_MS = 500
@@ -107,6 +108,9 @@ class ReplicaSession:
         self._downstream: Downstream | None = None
         self._flight = Flight(limits.bounds.rows)
         self._progress: CopyProgress | None = None
+        self._copied_before = 0
+        self._rows_noted = 0
+        self._pace = Pace(PACE_SECONDS)
         self._corrections: Corrections = {}
         # Collections that the open transaction says must be read again, once it is whole.
         self._to_refill: set[str] = set()
@@ -376,6 +380,8 @@ class ReplicaSession:
             report=self.faults.report,
             backfill=False,
         )
+        if self._progress is not None:
+            self._copied_before += self._progress.rows
         self._progress = filling.progress
         await downstream.batch(batch, commit=False)
         # Not from the batch's end, which may be that of an event of others.
@@ -392,25 +398,42 @@ class ReplicaSession:
 
     async def _note_progress(self) -> None:
         await self._write_progress(self._state, connected=True)
-        written, at = ("", "", "", 0), monotonic()
+        written, at = ("", "", "", 0, 0.0), monotonic()
         while True:
             await asyncio.sleep(PROGRESS_SECONDS)
-            rows = self._progress.rows if self._progress else 0
-            now = (self._state, self._sent(), self._acked, rows)
+            rows = self._rows()
+            now = (self._state, self._sent(), self._acked, rows, self._pace.per_second(rows))
             # Again after a while, since an older connection of the replica may end, and say so, after this one began.
             if now != written or monotonic() - at >= PROGRESS_AGAIN_SECONDS:
                 written, at = now, monotonic()
-                await self._write_progress(self._state)
+                await self._write_progress(self._state, now[-1])
 
-    async def _write_progress(self, state: str, *, connected: bool = False) -> None:
-        lag = self._downstream.lag if self._downstream else None
+    async def _write_progress(self, state: str, rows_per_second: float = 0.0, *, connected: bool = False) -> None:
         copied, message = self._progress, self._message
         if copied is not None and copied.waits:
             message = message or f"Waits for its turn: {self._limits.turns.count} snapshots read at a time."
         snapshot = copied.as_dict() if copied else None
-        progress = watermarks.Progress(state, self._sent(), self._acked, message, lag, snapshot)
+        rows = self._rows()
+        progress = watermarks.Progress(
+            state, self._sent(), self._acked, message, self._lag(), snapshot, rows - self._rows_noted, rows_per_second
+        )
         request = self.request
-        await write(watermarks.note_progress, request.app_id, request.shard_num, progress, connected=connected)
+        if await write(watermarks.note_progress, request.app_id, request.shard_num, progress, connected=connected):
+            self._rows_noted = rows
+
+    def _rows(self) -> int:
+        """How many rows this connection has sent."""
+        copied = self._copied_before + (self._progress.rows if self._progress else 0)
+        return copied + (self._downstream.rows if self._downstream else 0)
+
+    def _lag(self) -> int | None:
+        """How old the last change was when it was sent, in seconds; how old it is now, where heartbeats are overdue."""
+        downstream = self._downstream
+        if downstream is None:
+            return None
+        age = int(time()) - (downstream.committed.cluster_time >> 32)
+        late = bool(self.request.last_watermark) and age > 2 * self._limits.keepalive + 1
+        return age if late else downstream.lag
 
     def _sent(self) -> str:
         downstream = self._downstream

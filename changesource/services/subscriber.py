@@ -10,15 +10,21 @@ import asyncio
 import logging
 from contextlib import suppress
 from time import monotonic
-from typing import Any
+from typing import Any, Protocol
 
 from changesource.backoff import Backoff
-from changesource.services.mailbox import Mailbox
 from changesource.services.publisher import LAYER_ERRORS, Layer
 from changesource.stream.batches import Batch, decode
 
 logger = logging.getLogger(__name__)
 REJOIN_SECONDS = 60.0
+
+
+class Box(Protocol):
+    """What batches are put into: a replica's mailbox, or a page that shows them."""
+
+    def offer(self, batch: Batch, size: int) -> None:
+        """Take a batch of ``size`` bytes; never blocks."""
 
 
 class Subscriber:
@@ -28,14 +34,14 @@ class Subscriber:
         """``layer`` is the channel layer; ``group`` is the deployment's, see ``publisher.group_of``."""
         self._layer = layer
         self._group = group
-        self._mailboxes: set[Mailbox] = set()
+        self._mailboxes: set[Box] = set()
         self._task: asyncio.Task[None] | None = None
         self._last: tuple[Batch, int] | None = None
         self._last_came = 0.0
         self.received = 0
         self.unreadable = 0
 
-    def attach(self, mailbox: Mailbox, keepalive: float = 0.0) -> None:
+    def attach(self, mailbox: Box, keepalive: float = 0.0) -> None:
         """Begin to fill ``mailbox``; the first one starts the receiver.
 
         The last batch that came comes first, unless it is older than ``keepalive`` seconds, so that the watcher may be
@@ -47,7 +53,7 @@ class Subscriber:
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._run(), name="layer-subscriber")
 
-    def detach(self, mailbox: Mailbox) -> None:
+    def detach(self, mailbox: Box) -> None:
         """Fill ``mailbox`` no more; the last one stops the receiver."""
         self._mailboxes.discard(mailbox)
         if not self._mailboxes and self._task is not None:

@@ -35,3 +35,8 @@ def take(name: str, holder: str, token: int) -> bool:
 def release(name: str, holder: str, token: int) -> None:
     """Let go of the lease, so that another may take it at once; nothing where another has it already."""
     Lease.objects.filter(name=name, holder=holder, token=token).update(holder="", token=token + 1)
+
+
+def holder(name: str) -> str:
+    """Return who holds the lease; "" where nobody does."""
+    return Lease.objects.filter(name=name).values_list("holder", flat=True).first() or ""

@@ -127,10 +127,30 @@ def _save_table(spec: TableSpec, managed_by: str) -> None:
     )
 
 
+def switch(tables: Iterable[str], *, enabled: bool) -> None:
+    """Enable or disable tables by name, as a draft."""
+    TableMapping.objects.filter(name__in=list(tables)).update(enabled=enabled)
+
+
+def remove_publications(names: Iterable[str]) -> None:
+    """Remove publications by name."""
+    Publication.objects.filter(name__in=list(names)).delete()
+
+
 def remove_managed(tables: Iterable[str], publications: Iterable[str]) -> None:
     """Remove managed tables and publications by name; those made here stay."""
     TableMapping.objects.exclude(managed_by="").filter(name__in=list(tables)).delete()
     Publication.objects.exclude(managed_by="").filter(name__in=list(publications)).delete()
+
+
+def release(name: str) -> str:
+    """Make a managed table one that is edited here; return where it came from, "" where there is no such table."""
+    mapping = TableMapping.objects.exclude(managed_by="").filter(name=name).first()
+    if mapping is None:
+        return ""
+    origin, mapping.managed_by = mapping.managed_by, ""
+    mapping.save(update_fields=("managed_by",))
+    return origin
 
 
 def latest_revision() -> MappingRevision | None:
@@ -144,7 +164,7 @@ def latest_identity() -> tuple[int, str] | None:
 
 
 def specification_of(number: int) -> Specification:
-    """What a revision holds."""
+    """What a revision holds. Raises ``MappingRevision.DoesNotExist``."""
     data: Json = MappingRevision.objects.get(number=number).specification
     return read_specification(data)
 

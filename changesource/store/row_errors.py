@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 from typing import NamedTuple
 
 from django.db import transaction
-from django.db.models import F
+from django.db.models import Count, F, Max, QuerySet, Sum
 from django.utils import timezone
 
 from changesource.mapping.compiled import RowFault
@@ -68,14 +68,23 @@ class Listed(NamedTuple):
     seen: int
 
 
-def after(pk: int, limit: int) -> list[Listed]:
-    """Return up to ``limit`` entries that follow the one with the primary key ``pk``, in their order."""
-    rows = (
-        RowError.objects.filter(pk__gt=pk)
-        .order_by("pk")
-        .values_list("pk", "table", "document_id", "column", "count")[:limit]
-    )
-    return [Listed(*row) for row in rows]
+def after(pk: int, limit: int, tables: Collection[str] = ()) -> list[Listed]:
+    """Return up to ``limit`` entries that follow the one with the primary key ``pk``, in their order.
+
+    ``tables`` are those whose entries are wanted; none named means all.
+    """
+    rows = RowError.objects.filter(pk__gt=pk)
+    return _listed(rows.filter(table__in=tables) if tables else rows, limit)
+
+
+def chosen(pks: Iterable[int], limit: int) -> list[Listed]:
+    """Return up to ``limit`` of the entries with these primary keys."""
+    return _listed(RowError.objects.filter(pk__in=list(pks)), limit)
+
+
+def _listed(rows: QuerySet[RowError], limit: int) -> list[Listed]:
+    found = rows.order_by("pk").values_list("pk", "table", "document_id", "column", "count")[:limit]
+    return [Listed(*row) for row in found]
 
 
 def clear(entries: Iterable[Listed]) -> None:
@@ -83,3 +92,24 @@ def clear(entries: Iterable[Listed]) -> None:
     with transaction.atomic():
         for entry in entries:
             RowError.objects.filter(pk=entry.pk, count=entry.seen).delete()
+
+
+class Total(NamedTuple):
+    """A table's entries: how many there are, how often they were seen in all, and when last."""
+
+    table: str
+    entries: int
+    seen: int
+    last_seen: datetime
+
+
+def totals() -> list[Total]:
+    """Return what each table has, most entries first."""
+    found = RowError.objects.order_by().values("table").annotate(entries=Count("pk"), seen=Sum("count"))
+    rows = found.annotate(last=Max("last_seen")).order_by("-entries", "table")
+    return [Total(*row) for row in rows.values_list("table", "entries", "seen", "last")]
+
+
+def newest(limit: int) -> list[RowError]:
+    """Return the entries that were seen last."""
+    return list(RowError.objects.order_by("-last_seen", "-pk")[:limit])

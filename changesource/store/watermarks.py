@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 
+from django.db import transaction
 from django.utils import timezone
 
 from changesource.models import Watermark as Row
+from changesource.store import minutes
 
+CONNECTED = frozenset({"connected", "syncing", "synced", "streaming", "stopped"})
+# A connected replica writes its row every ten seconds, or its process is gone.
+SILENT_SECONDS = 30.0
 WISH = ("app_id", "shard_num", "replica_version")
 
 
@@ -58,7 +64,8 @@ class Progress:
     """What a connection tells of itself; an empty text leaves what was there.
 
     ``lag`` is how old the last change was when it was sent, in whole seconds; None before the first. ``snapshot`` is
-    how far the copying is, or was at its end, as JSON; None where there was none.
+    how far the copying is, or was at its end, as JSON; None where there was none. ``rows`` were sent since this was
+    told last; ``rows_per_second`` over the last seconds.
     """
 
     state: str
@@ -67,12 +74,19 @@ class Progress:
     message: str = ""
     lag: int | None = None
     snapshot: dict[str, object] | None = None
+    rows: int = 0
+    rows_per_second: float = 0.0
 
 
 def note_progress(app_id: str, shard_num: int, progress: Progress, *, connected: bool = False) -> None:
     """Write how far a replica is; ``connected`` marks the beginning of a connection."""
     now = timezone.now()
-    values: dict[str, object] = {"state": progress.state, "message": progress.message, "updated_at": now}
+    values: dict[str, object] = {
+        "state": progress.state,
+        "message": progress.message,
+        "updated_at": now,
+        "rows_per_second": progress.rows_per_second,
+    }
     if progress.sent:
         values["sent"] = progress.sent
     if progress.acked:
@@ -83,13 +97,27 @@ def note_progress(app_id: str, shard_num: int, progress: Progress, *, connected:
         values["snapshot"] = progress.snapshot
     if connected:
         values["connected_at"] = now
-    Row.objects.update_or_create(values, kind=Row.Kind.REPLICA, app_id=app_id, shard_num=shard_num)
+    lag_ms = None if progress.lag is None else progress.lag * 1000
+    with transaction.atomic():
+        row, _ = Row.objects.update_or_create(values, kind=Row.Kind.REPLICA, app_id=app_id, shard_num=shard_num)
+        if progress.rows or lag_ms is not None:
+            minutes.add(row, minutes.of(now), progress.rows, lag_ms)
 
 
 def note_watcher(position: int, state: str = "watching") -> None:
     """Write how far the watcher is."""
     values = {"sent": str(position), "state": state, "updated_at": timezone.now()}
     Row.objects.update_or_create(values, kind=Row.Kind.WATCHER, app_id="", shard_num=0)
+
+
+def watcher_noted_at() -> datetime | None:
+    """Return when a watcher last moved on, None where none ever did; with heartbeats it does so all the time."""
+    return Row.objects.filter(kind=Row.Kind.WATCHER).values_list("updated_at", flat=True).first()
+
+
+def everything() -> list[Row]:
+    """Return all rows: the watcher's, where there is one, and the replicas'."""
+    return list(Row.objects.all())
 
 
 def replicas() -> list[tuple[str, list[str], str]]:
@@ -102,3 +130,31 @@ def resyncs_wanted() -> dict[tuple[str, int], str]:
     """Return the replicas, as (app id, shard), that operators asked to sync anew, each with its version then."""
     rows = Row.objects.filter(kind=Row.Kind.REPLICA, resync_wanted=True)
     return {(app_id, shard): version for app_id, shard, version in rows.values_list(*WISH)}
+
+
+def want_resync(pks: Iterable[int]) -> list[Row]:
+    """Have these replicas told to sync anew, when connected or as soon as they are; return them."""
+    rows = list(Row.objects.filter(kind=Row.Kind.REPLICA, pk__in=list(pks)))
+    Row.objects.filter(pk__in=[row.pk for row in rows]).update(resync_wanted=True)
+    return rows
+
+
+def forget(pks: Iterable[int]) -> list[Row]:
+    """Delete what is known of these replicas, but for those that are connected; return those that were forgotten.
+
+    One that comes back all the same goes on from its own watermark.
+    """
+    lately = timezone.now() - timedelta(seconds=SILENT_SECONDS)
+    known = Row.objects.filter(kind=Row.Kind.REPLICA, pk__in=list(pks))
+    rows = list(known.exclude(state__in=CONNECTED, updated_at__gt=lately))
+    Row.objects.filter(pk__in=[row.pk for row in rows]).delete()
+    return rows
+
+
+def replica(app_id: str, shard_num: int) -> int | None:
+    """The primary key of a replica's row; None where it is not known."""
+    return (
+        Row.objects.filter(kind=Row.Kind.REPLICA, app_id=app_id, shard_num=shard_num)
+        .values_list("pk", flat=True)
+        .first()
+    )

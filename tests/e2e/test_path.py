@@ -16,10 +16,11 @@ from bson.int64 import Int64
 from bson.regex import Regex
 from pymongo.database import Database
 
+from changesource.mapping.schema_formats import Schema, SchemaTable, read_schema
 from devtools.zerocache import ZeroCache
-from devtools.zeroclient import QueryServer, Row, Views, ZeroClient, zero_schema
+from devtools.zeroclient import QueryServer, Row, Views, ZeroClient, schema_in
 from tests.conftest import DeploymentFactory, MongoServer, ZeroCacheFactory
-from tests.harness.app import MAPPINGS, PIPELINES, Rows, everything, fill
+from tests.harness.app import MAPPINGS, Rows, everything, fill
 from tests.harness.replicas import wait_equal
 
 VALUE_COLUMNS = {
@@ -28,7 +29,7 @@ VALUE_COLUMNS = {
     "binary": ("string", "binary"),
     "decimalText": ("string", "decimal"),
     "longText": ("string", "long"),
-    "dateText": ("string", "date"),
+    "date-text": ("string", "date"),
     "date": ("number", "date"),
     "decimal": ("number", "decimal"),
     "long": ("number", "long"),
@@ -58,16 +59,7 @@ SEAT = {
     "primaryKey": ["place"],
     "idType": "number",
 }
-ALL = {"tables": {**MAPPINGS["tables"], "value": VALUE, "seat": SEAT}}
-SCHEMA = zero_schema(
-    {
-        table: (
-            {name: column["type"] + "?" * column.get("optional", False) for name, column in body["columns"].items()},
-            body["primaryKey"],
-        )
-        for table, body in ALL["tables"].items()
-    }
-)
+ALL = {"tables": {**MAPPINGS["tables"], "value": VALUE, "seat-of": SEAT}}
 FIRST, SECOND = ObjectId("65f000000000000000000001"), ObjectId("65f000000000000000000002")
 SOME_UUID = uuid.UUID("0190a5f0-7c1a-7bbb-8ccc-0123456789ab")
 DOCUMENT: dict[str, Any] = {
@@ -99,7 +91,7 @@ ROW: Row = {
     "binary": "AP8QYmluYXJ5",
     "decimalText": "0.12345678901234567890",
     "longText": "9007199254740991",
-    "dateText": "2026-02-03T04:05:06.789Z",
+    "date-text": "2026-02-03T04:05:06.789Z",
     "date": 1770091506789,
     "decimal": 0.12345678901234568,
     "long": 9007199254740991,
@@ -130,25 +122,30 @@ class Path:
     database: Database[dict[str, Any]]
     cache: ZeroCache
     client: ZeroClient
+    schema: Schema
     values: Rows = field(default_factory=dict)
     seats: Rows = field(default_factory=dict)
 
     def expected(self) -> dict[str, Rows]:
-        """What all tables must hold; ``value`` and ``seat`` as the test says."""
-        return {**everything(self.database), "value": dict(self.values), "seat": dict(self.seats)}
+        """What all tables must hold; ``value`` and ``seat-of`` as the test says."""
+        return {**everything(self.database), "value": dict(self.values), "seat-of": dict(self.seats)}
 
     def arrives(self) -> dict[str, Rows]:
         """Wait until both ends hold what MongoDB does; return it."""
         expected = self.expected()
         wait_equal(self.cache, expected)
-        self.client.wait_for(lambda views: shown(views) == expected, what="the client to show what MongoDB holds")
+        self.client.wait_for(lambda views: self.shown(views) == expected, what="the client to show what MongoDB holds")
         return expected
 
+    def shown(self, views: Views) -> dict[str, Rows]:
+        """A client's views as rows by key, under the names that tables and columns have in MongoDB's mappings."""
+        return {table.name: rows_of(table, views[table.alias]) for table in self.schema if table.alias in views}
 
-def shown(views: Views) -> dict[str, Rows]:
-    """A client's views as rows by key."""
-    keys = {table: body["primaryKey"] for table, body in ALL["tables"].items()}
-    return {table: {tuple(row[column] for column in keys[table]): row for row in rows} for table, rows in views.items()}
+
+def rows_of(table: SchemaTable, rows: list[Row]) -> Rows:
+    """A view's rows by key, under the upstream's names."""
+    named = [{table.server_name(column): value for column, value in row.items()} for row in rows]
+    return {tuple(row[column] for column in table.primary_key): row for row in named}
 
 
 @pytest.fixture
@@ -166,10 +163,14 @@ def path(
     place = deployment()
     place.configure(mappings=ALL)
     server = place.server()
-    cache = zero_cache(server.stream_url, query_url=query_server(SCHEMA).url)
+    # What clients are built with is what they would import.
+    place.manage("exportschema", "--output", str(place.directory / "schema.ts"))
+    exported = schema_in(place.directory / "schema.ts")
+    schema = read_schema(exported)
+    cache = zero_cache(server.stream_url, query_url=query_server(exported).url)
     cache.wait_ready()
-    client = zero_client(cache.url, SCHEMA, [*PIPELINES, "value", "seat"])
-    made = Path(mongo, cache, client, {(str(FIRST),): {"id": str(FIRST), **ROW}})
+    client = zero_client(cache.url, exported, [table.alias for table in schema])
+    made = Path(mongo, cache, client, schema, {(str(FIRST),): {"id": str(FIRST), **ROW}})
     client.wait_complete()
     made.arrives()
     return made
@@ -291,5 +292,7 @@ def a_transaction_over_two_collections(path: Path, mongodb: MongoServer) -> None
         path.database["notes"].insert_one({"_id": Binary.from_uuid(note), "body": "go"}, session=session)
     path.arrives()
     added = {"user": (str(user),), "note": (str(note),)}
-    first = next(u for u in path.client.state.updates if any(key in shown(u).get(t, {}) for t, key in added.items()))
-    assert all(key in shown(first).get(table, {}) for table, key in added.items())
+    first = next(
+        u for u in map(path.shown, path.client.state.updates) if any(key in u.get(t, {}) for t, key in added.items())
+    )
+    assert all(key in first.get(table, {}) for table, key in added.items())

@@ -57,7 +57,7 @@ class Guarded:
     """A MongoDB that enforces privileges; ``client`` may do anything there, at ``uri``."""
 
     def __init__(self, uri: str, client: MongoClient[dict[str, Any]]) -> None:
-        self._uri = uri
+        self.uri = uri
         self.client = client
         self._made: list[str] = []
 
@@ -75,7 +75,7 @@ class Guarded:
         self._made.append(database)
         own.command({"createRole": ROLE, "roles": [], "privileges": list(privileges)})
         own.command({"createUser": ROLE, "pwd": password, "roles": [ROLE]})
-        parts = urlsplit(self._uri)
+        parts = urlsplit(self.uri)
         place = parts.netloc.rpartition("@")[2]
         options = [(name, value) for name, value in parse_qsl(parts.query) if name.lower() != "authsource"]
         query = urlencode([*options, ("authSource", database)])

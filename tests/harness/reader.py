@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
@@ -103,3 +104,30 @@ class Reader:
             async for frame in self.frames(socket):
                 if frame.startswith('["commit"') and until():
                     return
+
+
+@contextmanager
+def following(reader: Reader) -> Iterator[None]:
+    """Have a replica sync and follow in a thread of its own; what ends it early is raised at the end."""
+    loop = asyncio.new_event_loop()
+
+    async def follow() -> None:
+        await reader.sync()
+        await reader.follow(lambda: False)
+
+    task = loop.create_task(follow())
+
+    def run() -> None:
+        with suppress(asyncio.CancelledError):
+            loop.run_until_complete(task)
+
+    thread = threading.Thread(target=run, name=f"reader {reader.app_id}", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        loop.call_soon_threadsafe(task.cancel)
+        thread.join(30)
+        loop.close()
+    if not task.cancelled():
+        task.result()

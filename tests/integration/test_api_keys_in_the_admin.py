@@ -44,7 +44,10 @@ def test_keys_are_revoked_by_an_action_and_never_deleted(admin_client: Client, c
     rows = [ApiKey(name=name) for name in ("a", "b", "c")]
     for row in rows:
         api_keys.generate(row)
-    chosen = {"action": "revoke", "_selected_action": [rows[0].pk, rows[1].pk]}
+    chosen: dict[str, object] = {"action": "revoke", "_selected_action": [rows[0].pk, rows[1].pk]}
+    assert "New connections with them are refused" in admin_client.post(LIST, chosen).content.decode()
+    assert len(api_keys.kept().hashes) == 3
+    chosen["confirmed"] = "yes"
     assert "2 revoked" in admin_client.post(LIST, chosen, follow=True).content.decode()
     assert api_keys.kept() == api_keys.KeptKeys((rows[2].hash,), True)
     first = ApiKey.objects.get(name="a").revoked
@@ -60,5 +63,5 @@ def test_keys_are_revoked_by_an_action_and_never_deleted(admin_client: Client, c
     guest = User.objects.create_user("guest", is_staff=True)
     guest.user_permissions.add(Permission.objects.get(codename="view_apikey"))
     client.force_login(guest)
-    client.post(LIST, {"action": "revoke", "_selected_action": [rows[2].pk]})
+    client.post(LIST, {"action": "revoke", "_selected_action": [rows[2].pk], "confirmed": "yes"})
     assert len(api_keys.kept().hashes) == 1

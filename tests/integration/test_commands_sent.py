@@ -7,6 +7,7 @@ from typing import Any
 
 from pymongo.uri_parser import parse_uri
 
+from changesource.sources.mongodb.server import describe
 from tests.conftest import DeploymentFactory
 from tests.harness.app import MAPPINGS
 from tests.harness.documentation import table
@@ -18,7 +19,7 @@ from tests.harness.whole import BARRIERS
 SENT_HEAD = "| Command | On | Needs | What for | Without it |"
 # The driver begins to log in within its first hello.
 UNSENT = {("saslStart", "")}
-NOWHERE = ("hello", "ismaster", "endSessions", "saslContinue")
+NOWHERE = ("hello", "ismaster", "endSessions", "saslContinue", "buildInfo")
 WIDER: dict[str, Any] = {
     **MAPPINGS["tables"],
     "seat": {
@@ -46,9 +47,11 @@ def described(command: dict[str, Any]) -> tuple[str, str]:
     if name == "killCursors":
         return name, "what it opened"
     target = command["collection"] if name == "getMore" else command[name]
-    if name == "aggregate" and "$changeStream" in command["pipeline"][0]:
-        name = "aggregate with $changeStream"
+    if name == "aggregate":
+        special = command["pipeline"][0].keys() & {"$changeStream", "$collStats"}
+        name = " with ".join((name, *special))
     mapped = {one["collection"] for one in WIDER.values()}
+    target = "local.oplog.rs" if (command["$db"], target) == ("local", "oplog.rs") else target
     places = {1: "the database", "$cmd.aggregate": "the database", BARRIERS: BARRIERS}
     return name, "mapped collections" if target in mapped else places.get(target, str(target))
 
@@ -69,6 +72,8 @@ async def test_nothing_else_is_sent(deployment: DeploymentFactory, guarded: Guar
         place.configure(mappings={"tables": WIDER})
         server = place.server()
         place.manage("check", "--tag", "changesource")
+        place.manage("infermapping", "items")
+        place.manage("publishmappings", "--dry-run")
         place.manage("previewmapping", "item")
         place.manage("previewmapping", "item", "--id", "item-1")
         reader = Reader(server.stream_url)
@@ -80,6 +85,9 @@ async def test_nothing_else_is_sent(deployment: DeploymentFactory, guarded: Guar
         await reader.follow(lambda: ("new-2499",) in reader.model.rows("item"))
         assert server.answers("/readyz")
         server.stop()
+        describe(through, 5.0)
+        # Whoever may read the oplog.
+        describe(f"{guarded.uri.replace(f':{port}', f':{member.port}')}&directConnection=true", 5.0)
     found = {described(command) for command in sent}
     assert found == documented() - UNSENT
-    assert {command["$db"] for command in sent if described(command)[1]} == {own.name}
+    assert {command["$db"] for command in sent if described(command)[1]} == {own.name, "local"}

@@ -19,7 +19,8 @@ from pymongo.database import Database
 from changesource.exceptions import PostImagesMissing, PrivilegeMissing, SourceRefused
 from changesource.mapping.needs import EVERYTHING
 from changesource.mapping.questions import Questions
-from changesource.sources.mongodb.inspect import documents_by_id, inspect
+from changesource.sources.mongodb.inspect import inspect
+from changesource.sources.mongodb.looking import looking
 from changesource.sources.mongodb.source import MongoSource
 from tests.conftest import DeploymentFactory, MongoServer
 from tests.harness.app import WITHOUT_HISTORY, fill
@@ -118,7 +119,11 @@ def publishing(collection: str = "items", **questions: Any) -> Operation:
 
 
 async def previewing(uri: str, source: MongoSource) -> None:
-    await asyncio.to_thread(documents_by_id, uri, source.database.name, "items", ["item-1"])
+    def look() -> None:
+        with looking(uri, source.database.name) as found:
+            found.by_id("items", ["item-1"])
+
+    await asyncio.to_thread(look)
 
 
 KEYS = {"unique_fields": {"item": ("name",)}}

@@ -112,6 +112,7 @@ def test_the_checks_tell_each_that_is_refused(deployment: DeploymentFactory, mon
     path = place.directory / "mappings.json"
     path.write_text(json.dumps(mappings("odd", "string")))
     place.manage("importmappings", str(path))
+    mongo["odd"].insert_one({"_id": "1"})
     assert "no issues" in place.manage("check", "--tag", "changesource")
     for name, kind in (("odd", "capped"), ("rooms", "view")):
         mongo.drop_collection(name)

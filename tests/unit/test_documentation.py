@@ -21,6 +21,7 @@ from changesource.mapping.pipelines import STAGES
 from changesource.mapping.rows import compile_table
 from changesource.mapping.schema_formats import is_schema
 from changesource.metrics import RETRIES, ROW_ERRORS, Retry
+from devtools import screenshots
 from tests.harness.documentation import README, ROOT, table
 
 PAGES = (README, ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md")))
@@ -166,3 +167,10 @@ def test_relative_links_lead_somewhere(page: Path) -> None:
 def test_every_page_is_linked() -> None:
     linked = {target.partition("#")[0] for target in LINK.findall(outside_code(README))}
     assert {str(page.relative_to(ROOT)) for page in PAGES if page != README} <= linked
+
+
+def test_screenshots_are_kept_and_small() -> None:
+    """Those that the command makes, and no others."""
+    kept = {path.stem: path.stat().st_size for path in screenshots.FOLDER.iterdir()}
+    assert kept.keys() == {shot.name for shot in screenshots.SHOTS}
+    assert max(kept.values()) <= screenshots.MAX_BYTES

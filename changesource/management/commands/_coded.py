@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
@@ -21,6 +22,16 @@ class CodedCommand(BaseCommand):
             raise _refusal(error) from error
         except DatabaseFailure as error:
             raise _refusal(DatabaseUnavailable.of(error)) from error
+
+    def write(self, text: str, output: Path | None) -> None:
+        """Write ``text``, which ends with a newline, to a file, or to standard output. Raises ``CommandError``."""
+        if output is None:
+            self.stdout.write(text, ending="")
+            return
+        try:
+            output.write_text(text, encoding="utf-8")
+        except OSError as exc:
+            raise CommandError(f"{output} cannot be written: {exc.strerror}") from exc
 
 
 def _refusal(error: ZerosourceError) -> CommandError:

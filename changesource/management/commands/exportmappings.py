@@ -7,8 +7,6 @@ from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
-from django.core.management.base import CommandError
-
 from changesource.management.commands._coded import CodedCommand
 from changesource.mapping.formats import write_specification
 from changesource.services import startup
@@ -22,16 +20,9 @@ class Command(CodedCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """--output."""
-        parser.add_argument("--output", metavar="FILE", type=Path, help="where to write; else to standard output")
+        parser.add_argument("-o", "--output", metavar="FILE", type=Path, help="where to write; else to standard output")
 
     def handle(self, *args: Any, output: Path | None, **options: Any) -> None:
         """Write."""
         startup.prepare_database()
-        text = json.dumps(write_specification(read_draft()), indent=2)
-        if output is None:
-            self.stdout.write(text)
-            return
-        try:
-            output.write_text(text + "\n", encoding="utf-8")
-        except OSError as exc:
-            raise CommandError(f"{output} cannot be written: {exc.strerror}") from exc
+        self.write(json.dumps(write_specification(read_draft()), indent=2) + "\n", output)

@@ -10,11 +10,10 @@ from django.core.management.base import CommandError
 
 from changesource.exceptions import ZerosourceError
 from changesource.management.commands._coded import CodedCommand
-from changesource.mapping.formats import combine, read_mappings, read_schema, read_specification
-from changesource.mapping.json_reading import parse
 from changesource.services import startup
 from changesource.services.config_files import read_file
 from changesource.services.configuration import import_specification
+from changesource.services.importing import specification_in
 from changesource.services.inspection import inspector
 
 
@@ -33,11 +32,8 @@ class Command(CodedCommand):
         """Read, import, say what was done."""
         startup.prepare_database()
         try:
-            data = parse(read_file(file), str(file))
-            if schema is None:
-                spec = read_specification(data)
-            else:
-                spec = combine(read_schema(parse(read_file(schema), str(schema))), read_mappings(data))
+            schema_content = None if schema is None else read_file(schema)
+            spec = specification_in(read_file(file), str(file), schema_content, str(schema))
             changes = import_specification(
                 spec, "importmappings", file.name, inspect=inspector(switch=not dry_run), dry_run=dry_run
             )

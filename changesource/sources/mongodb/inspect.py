@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from pymongo import MongoClient
@@ -12,7 +12,6 @@ from pymongo.errors import PyMongoError
 from changesource.exceptions import KeyNotUnique
 from changesource.mapping.questions import Answers, Questions
 from changesource.mapping.spec import IdType
-from changesource.sources.mongodb.decoding import CODEC_OPTIONS, read_documents
 from changesource.sources.mongodb.errors import translated
 from changesource.sources.mongodb.privileges import Need
 from changesource.sources.mongodb.survey import (
@@ -41,16 +40,23 @@ TIMEOUT_MS = 3000
 
 
 def inspect(
-    uri: str, database: str, wanted: Mapping[str, Questions], post_images: PostImages, *, switch: bool
+    uri: str,
+    database: str,
+    wanted: Mapping[str, Questions],
+    post_images: PostImages,
+    *,
+    switch: bool,
+    patience: float | None = None,
 ) -> dict[str, Answers]:
     """Look at collections before their tables are served.
 
-    Of those that need it pre-images are switched on, with ``switch``. Raises ``SourceRefused`` of a kind for a MongoDB
+    Of those that need it pre-images are switched on, with ``switch``. With ``patience`` no single answer is waited for
+    longer than so many seconds. Raises ``SourceRefused`` of a kind for a MongoDB
     or a collection that cannot be watched, or lacks an index; and ``SourceUnavailable``.
     """
     with (
         translated(),
-        MongoClient[dict[str, Any]](uri, serverSelectionTimeoutMS=TIMEOUT_MS, appname="zerosource") as client,
+        MongoClient[dict[str, Any]](uri, **_limits(patience), appname="zerosource") as client,
     ):
         check_server(client.admin.command("hello"))
         names = sorted(wanted)
@@ -68,6 +74,12 @@ def inspect(
             one = next(iter(found_types)) if len(found_types) == 1 else ""
             answers[name] = Answers(one, types, mixed=len(found_types) > 1)
         return answers
+
+
+def _limits(patience: float | None) -> dict[str, Any]:
+    if patience is None:
+        return {"serverSelectionTimeoutMS": TIMEOUT_MS}
+    return {"connectTimeoutMS": int(patience * 1000), "timeoutMS": int(patience * 1000)}
 
 
 def _check_keys(collection: MongoCollection[dict[str, Any]], asked: Questions) -> None:
@@ -131,24 +143,3 @@ def _id_types(collection: MongoCollection[dict[str, Any]]) -> set[IdType]:
 
 def _reading(collection: MongoCollection[dict[str, Any]]) -> Need:
     return Need(("find",), collection.database.name, collection.name)
-
-
-def sample(uri: str, database: str, collection: str, size: int) -> list[Mapping[str, object]]:
-    """Return up to ``size`` documents at random. Raises as ``inspect`` does."""
-    return _read(uri, database, collection, [{"$sample": {"size": size}}])
-
-
-def documents_by_id(
-    uri: str, database: str, collection: str, document_ids: Sequence[object]
-) -> list[Mapping[str, object]]:
-    """Return the documents with these ids, those that are there. Raises as ``inspect`` does."""
-    return _read(uri, database, collection, [{"$match": {"_id": {"$in": list(document_ids)}}}])
-
-
-def _read(uri: str, database: str, collection: str, pipeline: list[dict[str, Any]]) -> list[Mapping[str, object]]:
-    with (
-        translated(Need(("find",), database, collection)),
-        MongoClient[dict[str, Any]](uri, serverSelectionTimeoutMS=TIMEOUT_MS, appname="zerosource") as client,
-    ):
-        batches: Any = client[database][collection].aggregate_raw_batches(pipeline)
-        return [document for reply in batches for document in read_documents(reply, CODEC_OPTIONS)]

@@ -1,0 +1,46 @@
+"""The admin in Chromium: it has its style, is accessible in light and dark, and fits a phone."""
+
+from __future__ import annotations
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.conftest import DeploymentFactory
+from tests.harness.browser import ADMIN, PHONE, Desk, axe, overflow
+
+LISTS = ("tablemapping", "publication", "mappingrevision", "managedcontent", "watermark", "rowerror", "lease", "apikey")
+PAGES = ("", *(f"changesource/{name}/" for name in LISTS), "changesource/apikey/add/", "auth/user/", "auth/user/add/")
+FORMS = ("changesource/publication/add/", "auth/user/1/change/", "auth/group/add/", "password_change/")
+
+
+def test_pages_are_accessible_and_fit_a_phone(deployment: DeploymentFactory, desk: Desk) -> None:
+    """With DEBUG off too, static files come from where they are installed."""
+    server = deployment(**ADMIN, DEBUG="0").server()
+    for options in ({}, {"color_scheme": "dark", "viewport": PHONE}):
+        page = desk.page(server, **options)
+        for path in (*PAGES, *FORMS):
+            page.goto(f"/admin/{path}")
+            assert page.evaluate("getComputedStyle(document.body).fontFamily").startswith("Inter"), path
+            assert "MongoDB for Zero" in (page.locator("#nav-sidebar").text_content() or "")
+            assert axe(page) == [], path
+            assert overflow(page) == 0, path
+
+
+@pytest.mark.parametrize("fault", ["<img src='x.png'>", "<p style='color: #ccc; background: #fff'>Too pale</p>"])
+def test_a_planted_fault_is_found(deployment: DeploymentFactory, desk: Desk, fault: str) -> None:
+    page = desk.page(deployment(**ADMIN).server())
+    assert axe(page) == []
+    page.locator("#content").evaluate("(place, fault) => place.insertAdjacentHTML('afterbegin', fault)", fault)
+    assert len(axe(page)) == 1
+
+
+def test_menus_are_reached_by_the_keyboard(deployment: DeploymentFactory, desk: Desk) -> None:
+    page = desk.page(deployment(**ADMIN).server())
+    menu = page.get_by_role("button", name="admin", exact=False).last
+    menu.focus()
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="Dark").focus()
+    page.keyboard.press("Space")
+    expect(page.locator("html.dark")).to_be_visible()
+    page.get_by_role("button", name="Log out").press("Enter")
+    expect(page.get_by_role("heading", name="logged out")).to_be_visible()
