@@ -100,6 +100,11 @@ def bottleneck(cpu: dict[str, float], measured: str, seconds: float, cores: int)
     return ""
 
 
+def lagged(spent: float, seconds: float) -> str:
+    """Return why a round is void: the generator, one thread, was no faster than what it was to outrun. Else ""."""
+    return f"the generator took {spent:.1f} s of a processor in {seconds:.1f} s" if spent >= FREE * seconds else ""
+
+
 def say(text: str) -> None:
     """One line of progress."""
     print(f"[bench] {text}", file=sys.stderr, flush=True)

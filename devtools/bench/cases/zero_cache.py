@@ -14,7 +14,7 @@ from pymongo.collection import Collection
 
 from devtools.bench import dataset, processors
 from devtools.bench.caches import Caches, Generator, sync_seconds, wait_stored
-from devtools.bench.figures import Figure, Figures, Setup, medians, say, spread
+from devtools.bench.figures import Figure, Figures, Setup, lagged, medians, say, spread
 from devtools.bench.generator import BEGAN
 from devtools.bench.places import START_SECONDS, Ours, Replayed
 from devtools.bench.processors import Meter
@@ -31,7 +31,7 @@ RESUMES = "replica resumes"
 def snapshot_zero_cache(setup: Setup) -> Figures:
     """Rows a second of an initial sync, by those of the generator."""
     documents = setup.size(300_000, 20_000)
-    ratios, rates, ceilings, spent, free = [], [], [], [], []
+    ratios, rates, ceilings, spent, free, void = [], [], [], [], [], ""
     with (
         Caches(setup.directory) as caches,
         Replayed(setup.directory, documents, cores=processors.ANY) as mongodb,
@@ -42,7 +42,8 @@ def snapshot_zero_cache(setup: Setup) -> Figures:
         for number in range(setup.rounds + 1):
             meter = Meter(generator=generator.pids, postgres=caches.pids)
             with caches.cache(generator.url) as cache:
-                ceiling = documents / sync_seconds(cache)
+                seconds = sync_seconds(cache)
+                ceiling = documents / seconds
                 bare = {**meter.stop(), "zero_cache": processors.cpu_seconds(cache.pids())}
             meter = Meter(ours=ours.pids, replayed=mongodb.pids, postgres=caches.pids)
             with caches.cache(ours.url) as cache:
@@ -50,6 +51,7 @@ def snapshot_zero_cache(setup: Setup) -> Figures:
                 cpu = {**meter.stop(), "zero_cache": processors.cpu_seconds(cache.pids())}
             say(f"snapshot_zero_cache {number}: {rate:,.0f} rows/s, generator {ceiling:,.0f}, cpu {cpu}, {bare}")
             if number:
+                void = void or lagged(bare["generator"], seconds)
                 ratios.append(rate / ceiling)
                 rates.append(rate)
                 ceilings.append(ceiling)
@@ -62,21 +64,26 @@ def snapshot_zero_cache(setup: Setup) -> Figures:
         "cpu_seconds": medians(spent),
         "generator_cpu_seconds": medians(free),
     }
-    return {"snapshot_zero_cache": Figure(ratios, "of the generator", 0.85, details=details)}
+    return {"snapshot_zero_cache": Figure(ratios, "of the generator", 0.85, details=details, void=void)}
 
 
-def generated(setup: Setup, caches: Caches, changes: int, by: int) -> float:
-    """Return the changes a second that zero-cache stores of the generator's, ``by`` a transaction."""
+def generated(setup: Setup, caches: Caches, changes: int, by: int) -> tuple[float, str]:
+    """Return the changes a second that zero-cache stores of the generator's, ``by`` a transaction.
+
+    And why that tells nothing, if so.
+    """
     with Generator(setup.directory, KNOWN, changes, by) as generator, caches.cache(generator.url) as cache:
         time.sleep(SETTLE_SECONDS)
+        meter = Meter(generator=generator.pids)
         began = generator.go()
-        return changes / (wait_stored(cache, BEGAN + changes // by, PATIENCE) - began)
+        seconds = wait_stored(cache, BEGAN + changes // by, PATIENCE) - began
+        return changes / seconds, lagged(meter.stop()["generator"], seconds)
 
 
 def live_zero_cache(setup: Setup) -> Figures:
     """Changes a second that a zero-cache stores which was there before they were made, by the generator's."""
     changes = setup.size(50_000, 5_000)
-    ratios, rates, ceilings, spent = [], [], [], []
+    ratios, rates, ceilings, spent, void = [], [], [], [], ""
     with (
         Caches(setup.directory) as caches,
         Replayed(setup.directory, KNOWN, cores=processors.ANY) as mongodb,
@@ -84,7 +91,7 @@ def live_zero_cache(setup: Setup) -> Figures:
     ):
         ours.serve(cores=processors.ANY)
         for number in range(setup.rounds + 1):
-            ceiling = generated(setup, caches, changes, by=100)
+            ceiling, lags = generated(setup, caches, changes, by=100)
             with caches.cache(ours.url) as cache:
                 mongodb.settle()
                 meter = Meter(ours=ours.pids, replayed=mongodb.pids, zero_cache=cache.pids, postgres=caches.pids)
@@ -94,6 +101,7 @@ def live_zero_cache(setup: Setup) -> Figures:
             rate = changes / (ended - float(shown["moment"]))
             say(f"live_zero_cache {number}: {rate:,.0f} changes/s, generator {ceiling:,.0f}, cpu {cpu}")
             if number:
+                void = void or lags
                 ratios.append(rate / ceiling)
                 rates.append(rate)
                 ceilings.append(ceiling)
@@ -104,7 +112,7 @@ def live_zero_cache(setup: Setup) -> Figures:
         "generator_changes_per_second": spread(ceilings),
         "cpu_seconds": medians(spent),
     }
-    return {"live_zero_cache": Figure(ratios, "of the generator", 0.85, details=details)}
+    return {"live_zero_cache": Figure(ratios, "of the generator", 0.85, details=details, void=void)}
 
 
 def live_secantus(setup: Setup) -> Figures:
@@ -113,13 +121,14 @@ def live_secantus(setup: Setup) -> Figures:
     The changes are made while our server is down; the clock starts when zero-cache is back.
     """
     changes = setup.size(50_000, 3_000)
-    ratios, rates, ceilings, spent = [], [], [], []
+    ratios, rates, ceilings, spent, void = [], [], [], [], ""
     with Caches(setup.directory) as caches:
         for number in range(setup.rounds + 1):
-            ceiling = generated(setup, caches, setup.size(5_000, 1_000), by=1)
+            ceiling, lags = generated(setup, caches, setup.size(5_000, 1_000), by=1)
             rate, cpu = _of_secantus(setup.directory / f"secantus{number}", caches, changes)
             say(f"live_secantus {number}: {rate:,.0f} changes/s, generator {ceiling:,.0f}, cpu {cpu}")
             if number:
+                void = void or lags
                 ratios.append(rate / ceiling)
                 rates.append(rate)
                 ceilings.append(ceiling)
@@ -130,7 +139,7 @@ def live_secantus(setup: Setup) -> Figures:
         "generator_changes_per_second": spread(ceilings),
         "cpu_seconds": medians(spent),
     }
-    return {"live_secantus": Figure(ratios, "times the generator", 5.0, details=details)}
+    return {"live_secantus": Figure(ratios, "times the generator", 5.0, details=details, void=void)}
 
 
 def _of_secantus(directory: Path, caches: Caches, changes: int) -> tuple[float, dict[str, float]]:
