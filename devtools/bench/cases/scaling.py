@@ -12,6 +12,8 @@ from devtools.bench.places import Ours, Reading, Replayed
 from devtools.bench.processors import Meter
 
 PATIENCE = 600.0
+# What takes twice as long for twice as much has an exponent of 0; less than this below it is noise.
+LINEAR = -0.1
 
 
 def scaling(setup: Setup) -> Figures:
@@ -35,7 +37,7 @@ def _measured(setup: Setup, name: str, points: dict[int, tuple[int, int, int]]) 
     # Of rounds that have nothing in common but their number, so their spread is wide rather than narrow.
     exponents = [exponent({size: rates[size][n] for size in points}) for n in range(setup.rounds)]
     details = {"rows_per_second": {str(n): spread(found) for n, found in rates.items()}, "cpu_seconds": spent}
-    return Figure(exponents, f"exponent of rows/s against {name}", None, details=details)
+    return Figure(exponents, f"exponent of rows/s against {name}", LINEAR, details=details)
 
 
 def exponent(rates: dict[int, float]) -> float:
