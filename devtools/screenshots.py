@@ -25,7 +25,7 @@ from bson import ObjectId
 from playwright.sync_api import Browser, Page
 from pymongo import MongoClient
 
-from changesource.sample_data import ROOMS
+from changesource.sample_data import MAPPINGS_FILE, ROOMS
 from devtools.bench.reading import Connection, SourceEnded
 from devtools.chromium import DESKTOP, PHONE, chromium, log_in
 from devtools.node import PROJECT
@@ -107,6 +107,17 @@ def edit_a_table(page: Page) -> None:
     page.get_by_text("will resync about").wait_for()
 
 
+def choose_a_file(page: Page) -> None:
+    """On the page that imports, as far as the question."""
+    table = json.loads(MAPPINGS_FILE.read_text())["tables"]["message"]
+    table["filter"] = {"deleted": {"$ne": True}}
+    table["columns"]["room"] = {"type": "string", "path": "roomId", "optional": True}
+    content = json.dumps({"tables": {"message": table}}).encode()
+    page.get_by_label("Mappings").set_input_files({"name": "mappings.json", "mimeType": "text/json", "buffer": content})
+    page.get_by_role("button", name="Look at it").click()
+    page.get_by_role("button", name="Import and publish").wait_for()
+
+
 SHOTS = (
     Shot("overview", "/admin/"),
     Shot("overview-dark", "/admin/", scheme="dark"),
@@ -114,6 +125,7 @@ SHOTS = (
     Shot("live", "/admin/live/", prepare=open_a_change),
     Shot("live-phone", "/admin/live/", scheme="dark", phone=True, prepare=open_a_change),
     Shot("tables", "/admin/changesource/tablemapping/"),
+    Shot("import", "/admin/changesource/tablemapping/import/", prepare=choose_a_file),
     Shot("editor", "/admin/changesource/tablemapping/add/", prepare=infer),
     Shot("editor-phone", "/admin/changesource/tablemapping/add/", scheme="dark", phone=True, prepare=infer),
     Shot("preview", "/admin/changesource/tablemapping/add/", prepare=preview),

@@ -141,7 +141,7 @@ class FileViews(Views):
         planned = plan(changes.draft)
         done = (("Makes", changes.made), ("Changes", changes.changed), ("Leaves as they are", changes.unchanged))
         lines = [f"{word}: {', '.join(names)}." for word, names in done if names]
-        lines.append("Importing publishes, what else was edited and not published yet with it.")
+        lines.append("Importing publishes at once, together with whatever else was edited and is not published yet.")
         hidden = [
             (f"{field}{part}", value) for field, pair in files.items() for part, value in zip(PARTS, pair, strict=True)
         ]

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from django.contrib.auth.models import Group, Permission
+from django.apps import apps as all_apps
+from django.apps.registry import Apps
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import Permission
 
 VIEWER, OPERATOR, ADMIN = "viewer", "operator", "admin"
 CONFIGURATION = ("tablemapping", "columnmapping", "publication")
@@ -16,18 +20,21 @@ OPERATORS: Final = frozenset(
 )
 
 
-def make_roles(using: str = "default", **_: Any) -> None:
+def make_roles(using: str = "default", apps: Apps = all_apps, **_: Any) -> None:
     """Make the groups where they are missing, and give them exactly their rights: after each migration.
 
-    Not in a migration itself: Django makes the permissions only after all of them.
+    Not in a migration itself: Django makes the permissions only after all of them. ``apps`` are those that are
+    migrated.
     """
+    try:
+        groups, known = (apps.get_model("auth", name)._default_manager.using(using) for name in ("Group", "Permission"))
+    except LookupError:
+        return  # this app was migrated alone
     permissions = list(
-        Permission.objects.using(using)
-        .filter(content_type__app_label__in=("changesource", "auth", "admin"))
-        .select_related("content_type")
+        known.filter(content_type__app_label__in=("changesource", "auth", "admin")).select_related("content_type")
     )
     for name, may in ((VIEWER, _viewer), (OPERATOR, _operator), (ADMIN, _admin)):
-        group, _made = Group.objects.using(using).get_or_create(name=name)
+        group, _made = groups.get_or_create(name=name)
         wanted = {permission for permission in permissions if may(permission)}
         # Written only where it differs: each start of a process comes by here.
         if set(group.permissions.all()) != wanted:

@@ -13,7 +13,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.conftest import DeploymentFactory
-from tests.harness.browser import ADMIN, PHONE, Desk, axe, overflow
+from tests.harness.browser import ADMIN, DESKTOP, PHONE, Desk, axe, overflow
 from tests.harness.deployment import Server
 from tests.harness.desk import mapped
 
@@ -74,7 +74,7 @@ def status_of(url: str) -> int:
 
 
 def test_a_key_is_shown_once_and_revoked(server: Server, desk: Desk) -> None:
-    page = desk.page(server)
+    page = desk.page(server, viewport=PHONE)
     page.goto(f"{OURS}/apikey/add/")
     page.get_by_label("Name").fill("production")
     page.get_by_role("button", name="Save", exact=True).click()
@@ -86,6 +86,7 @@ def test_a_key_is_shown_once_and_revoked(server: Server, desk: Desk) -> None:
     page.goto(f"{OURS}/apikey/")
     expect(page.get_by_text("production")).to_be_visible()
     assert KEY.findall(page.content()) == []
+    page.set_viewport_size(DESKTOP)
     selected(page, "apikey", "Revoke the selected keys ...")
     expect(page.get_by_text("New connections with them are refused")).to_be_visible()
     sound(page)
@@ -115,11 +116,16 @@ def test_files_and_revisions(server: Server, desk: Desk, tmp_path: Path) -> None
     sound(page)
     page.get_by_role("button", name="Restore as the draft").click()
     expect(page.get_by_text("Publish it to have it served")).to_be_visible()
-    for option in ({}, {"color_scheme": "dark", "viewport": PHONE}):
-        other = desk.page(server, "operator", **option)
-        for path in ("tablemapping/", "tablemapping/import/", "mappingrevision/compare/", "mappingrevision/2/restore/"):
-            other.goto(f"{OURS}/{path}")
-            sound(other)
+    phone = desk.page(server, "operator", color_scheme="dark", viewport=PHONE)
+    for path in (
+        "tablemapping/",
+        "tablemapping/import/",
+        "mappingrevision/compare/",
+        "mappingrevision/1/change/",
+        "mappingrevision/2/restore/",
+    ):
+        phone.goto(f"{OURS}/{path}")
+        sound(phone)
     with page.expect_download() as download:
         page.get_by_role("link", name="Zero schema (TypeScript)").click()
     text = Path(download.value.path()).read_text()

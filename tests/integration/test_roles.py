@@ -9,6 +9,7 @@ import pytest
 from django.contrib import admin
 from django.contrib.auth.models import Group, User
 from django.core.management import call_command
+from django.db.migrations.state import StateApps
 from django.test import Client
 from django.urls import reverse
 
@@ -185,6 +186,28 @@ def test_roles_that_are_right_are_not_written(django_assert_max_num_queries: Any
     with django_assert_max_num_queries(7) as asked:
         make_roles()
     assert [one["sql"] for one in asked if not one["sql"].startswith("SELECT")] == []
+
+
+def test_an_editor_who_may_not_publish_is_not_offered_it() -> None:
+    client = logged_in("operator")
+    page = change_page(TableMapping)
+    assert "Save and publish" in client.get(page).content.decode()
+    editors = Group.objects.create(name="editors")
+    operator = Group.objects.get(name="operator")
+    editors.permissions.set(operator.permissions.exclude(codename="add_mappingrevision"))
+    User.objects.get(username="operator").groups.set([editors])
+    assert "Save draft" in client.get(page).content.decode()
+    assert "Save and publish" not in client.get(page).content.decode()
+    assert "Review and publish" not in client.get(f"{ADMIN}/tablemapping/").content.decode()
+    for path in ("publish", "import", "load"):
+        assert client.post(f"{ADMIN}/tablemapping/{path}/", {"confirmed": "yes"}).status_code == 403, path
+
+
+def test_without_users_there_are_no_roles() -> None:
+    """Where this app was migrated alone, as by ``migrate changesource``."""
+    before = state()
+    make_roles(apps=StateApps([], {}))
+    assert state() == before
 
 
 def test_the_role_does_not_make_somebody_staff(client: Client) -> None:
