@@ -4,9 +4,6 @@ Collections are copied, a few at a time, by cursors that read nothing older than
 and all changes between the position and the barrier are replayed. Rows are upserts, so whatever the copy saw of a
 change, what is left is the state at the barrier. That is a round. It lasts a few minutes at most; the next one goes on
 from the barrier by other cursors.
-
-Where another snapshot reads the same just then, its blocks are taken instead of a cursor (see ``shared_copies``); then
-the replay begins where that one's would.
 """
 
 from __future__ import annotations
@@ -14,30 +11,30 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
-from math import inf
 from time import monotonic
 from typing import TypeAlias, TypeVar
 
 from changesource.backoff import Backoff
 from changesource.exceptions import SourceRefused, SourceUnavailable, TableStopped
-from changesource.framing import PIECE_BYTES
-from changesource.mapping.compiled import CompiledMapping, MappedTable, Report, RowFault
+from changesource.mapping.blocks import Blocks, EncodedRows
+from changesource.mapping.compiled import CompiledMapping, MappedTable, Report
+from changesource.protocol.watermark import Watermark
 from changesource.services.correcting import correct
 from changesource.services.downstream import Downstream
 from changesource.services.limits import Limits
 from changesource.services.progress import CopyProgress
 from changesource.services.replay import batches
-from changesource.services.shared_copies import Block, Place, SharedCopy
-from changesource.services.table_rows import TableRows
 from changesource.sources.base import ChangeSource, CollectionCopy, Document
 from changesource.stream.transform import Corrections, Transform
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
+FRAME_ROWS = 1000
+FRAME_BYTES = 1024 * 1024
 REPLAY_IDLE_MS = 100
 PROGRESS_SECONDS = 10.0
 # How long a reader that takes nothing keeps its turn while others wait for one.
@@ -74,35 +71,56 @@ async def persistently(action: Callable[[], Awaitable[T]], stopped: Stopped | No
             return result
 
 
-def _some(frames: Iterable[bytes]) -> Iterator[list[bytes]]:
-    """Give a few frames at a time: one, or what goes out in one piece."""
-    found: list[bytes] = []
-    size = 0
-    for frame in frames:
-        found.append(frame)
-        size += len(frame)
-        if size >= PIECE_BYTES:
-            yield found
-            found, size = [], 0
-    if found:
-        yield found
+@dataclass
+class _Rows:
+    """Encoded rows of one table that wait to be sent; ``progress`` counts those that were taken.
 
+    In an initial sync they are lists that go into one ``backfill`` frame; later each is an ``insert`` frame, since
+    zero-cache takes ``backfill`` only there, and does not wait.
+    """
 
-def _may_not_stop(table: MappedTable) -> bool:
-    return table.spec.error_policy != "stop"
+    table: MappedTable
+    backfill: bool
+    progress: CopyProgress
+    rows: list[EncodedRows] = field(default_factory=list)
+    count: int = 0
+    size: int = 0
+
+    def __post_init__(self) -> None:
+        self._blocks = Blocks(self.table, FRAME_ROWS, FRAME_BYTES)
+
+    def frames(self, documents: Sequence[Document], report: Report, watermark: Watermark) -> Iterator[bytes]:
+        """Give what is to be sent of ``documents``, as frames of the transaction of ``watermark``; the rest waits."""
+        if not self.backfill:
+            for document in documents:
+                rows = self.table.encoded(document, self.table.inserts, report)
+                self.progress.rows += len(rows)
+                yield from rows
+            return
+        for some in self._blocks.encoded(documents, report):
+            if self.count + some.rows > FRAME_ROWS or self.size + len(some.body) > FRAME_BYTES:
+                yield from self.rest(watermark)
+            self.rows.append(some)
+            self.count += some.rows
+            self.size += len(some.body)
+
+    def rest(self, watermark: Watermark) -> Iterator[bytes]:
+        """Give what waits, as a frame of the transaction of ``watermark``, and forget it."""
+        if self.rows:
+            bodies = [some.body for some in self.rows]
+            self.progress.rows += self.count
+            self.rows, self.count, self.size = [], 0, 0
+            yield self.table.frames.backfill(self.table.columns, bodies, watermark)
 
 
 @dataclass
 class _Round:
-    """What is copied between two replays: ``left`` are collections that no task reads.
-
-    It ends at the time ``until``, which is set once there is a turn to read by.
-    """
+    """What is copied between two replays, until the time ``until``: ``left`` are collections that no task reads."""
 
     downstream: Downstream
     tasks: asyncio.TaskGroup
     left: deque[str]
-    until: float = inf
+    until: float
     # What is under way is no more than what the connection has room for.
     _one_at_a_time: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -112,15 +130,11 @@ class _Round:
         return monotonic() >= self.until
 
     def sending(self, frames: Iterable[bytes]) -> asyncio.Task[None]:
-        """Send after all that was to be sent before; the round ends once it is sent.
-
-        ``frames`` are made then, so that who waits for the reader holds few.
-        """
+        """Send after all that was to be sent before; the round ends once it is sent."""
 
         async def send() -> None:
             async with self._one_at_a_time:
-                for some in _some(frames):
-                    await self.downstream.frames(some)
+                await self.downstream.frames(frames)
 
         return self.tasks.create_task(send(), name="snapshot-sending")
 
@@ -151,13 +165,9 @@ class Filling:
         self._backfill = backfill
         self._stopped = stopped
         self._corrections: Corrections = {}
-        # Those that may stop come first: nothing is told then of documents that will come once more.
-        self._fed = {name: sorted(fed, key=_may_not_stop) for name, fed in mapping.by_collection.items()}
         # Collections that are not copied to their end yet, those that have begun, and what ended them half-way.
         self._wanted: set[str] = set()
-        self._begun: dict[str, Place] = {}
-        # Those that were put into place by a rename: nothing that was read before it will do.
-        self._replaced: dict[str, int] = {}
+        self._begun: dict[str, CollectionCopy] = {}
         self._faults: dict[str, SourceUnavailable | TableStopped] = {}
         self._backoff = Backoff("copy")
         self._position = 0
@@ -175,18 +185,17 @@ class Filling:
         """
         self._position, self._wanted = began, set(collections)
         await self._estimate()
-        with self._limits.copies.used():
-            while self._wanted:
-                if any(name not in self._begun for name in self._wanted.intersection(self._mapping.with_history)):
-                    # Before the copy: what changes without history must be copied again.
-                    await persistently(self._prepare)
-                await self._round(downstream)
-                # With no cursor open: one that is older than what is replayed could bring back what was deleted.
-                await self._catch_up(downstream)
-                if self._wanted and self._wanted <= self._faults.keys():
-                    await self._backoff.wait()
-                else:
-                    self._backoff.reset()
+        while self._wanted:
+            if any(name not in self._begun for name in self._wanted.intersection(self._mapping.with_history)):
+                # Before the copy: what changes without history must be copied again.
+                await persistently(self._prepare)
+            await self._round(downstream)
+            # With no cursor open: one that is older than what is replayed could bring back what was deleted.
+            await self._catch_up(downstream)
+            if self._wanted and self._wanted <= self._faults.keys():
+                await self._backoff.wait()
+            else:
+                self._backoff.reset()
         return self._position
 
     async def _estimate(self) -> None:
@@ -206,27 +215,20 @@ class Filling:
     async def _round(self, downstream: Downstream) -> None:
         """Copy a few collections at a time until all are, or it is time to catch up; no cursor is open then.
 
-        It waits for one turn, and has more of them while nobody else waits for one. What others read just then it takes
-        from them, without a turn.
+        It waits for one turn, and has more of them while nobody else waits for one.
         """
         try:
-            async with asyncio.TaskGroup() as tasks:
-                this = _Round(downstream, tasks, deque(sorted(self._wanted)))
-                reading = tasks.create_task(self._lead(this), name="snapshot-copying")
-                if self._backfill:
-                    await self._follow(this, reading)
+            async with asyncio.TaskGroup() as tasks, self._turn():
+                until = monotonic() + self._limits.catch_up
+                this = _Round(downstream, tasks, deque(sorted(self._wanted)), until)
+                for _ in range(min(AT_ONCE, len(this.left)) - 1):
+                    tasks.create_task(self._help(this), name="snapshot-copying")
+                await self._read(this)
         except BaseExceptionGroup as group:
             failed = group.exceptions[0]
         else:
             return
         raise failed
-
-    async def _lead(self, this: _Round) -> None:
-        async with self._turn():
-            this.until = monotonic() + self._limits.catch_up
-            for _ in range(min(AT_ONCE, len(this.left)) - 1):
-                this.tasks.create_task(self._help(this), name="snapshot-copying")
-            await self._read(this)
 
     async def _help(self, this: _Round) -> None:
         """Copy beside others, by a turn that nobody wants."""
@@ -245,8 +247,8 @@ class Filling:
             return not (this.is_over or (gives_way and self._limits.turns.waiting))
 
         goes_on = True
-        while goes_on and (collection := next((one for one in this.left if self._shared(one) is None), None)):
-            this.left.remove(collection)
+        while this.left and goes_on:
+            collection = this.left.popleft()
             try:
                 goes_on = await self._copy(this, collection, may_go_on) and may_go_on()
             except (SourceUnavailable, TableStopped) as error:
@@ -262,88 +264,27 @@ class Filling:
 
     async def _copy(self, this: _Round, collection: str, may_go_on: Callable[[], bool]) -> bool:
         """Copy, or go on with it, to its end or as long as it may; False where the reader is slow (see ``_sent``)."""
-        tables, place = self._tables(collection), self._begin(collection)
-        copy = self._source.copy(collection, self._mapping.needs[collection]) if place is None else place.fork()
-        shared = SharedCopy(place, self._position, this.until)
-        if self._backfill:
-            self._limits.copies.begin(self._key(collection), shared)
-        in_time = True
-        try:
-            async with aclosing(copy.batches(shared.not_before)) as batches:
-                async for batch in batches:
-                    block = self._block(batch, tables, copy)
-                    if self._backfill:
-                        await shared.put(block, self._limits.copies.window)
-                    self._note_block(collection, block)
-                    sending = this.sending(self._frames(this, block, tables))
-                    in_time = await self._sent(sending, shared, wholly=not copy.resumable)
-                    if copy.resumable and not (in_time and may_go_on()):
-                        this.left.append(collection)
-                        break
-                else:
-                    shared.whole = True
-                    self._copied(collection)
-        finally:
-            shared.close()
-        return await self._sent(this.sending(self._rest(this, tables)), shared) and in_time
-
-    async def _follow(self, this: _Round, reading: asyncio.Task[None]) -> None:
-        """Take what others read, for as long as ``reading`` lasts or waits for its turn."""
-        copies = self._limits.copies
-        reading.add_done_callback(lambda _: copies.tell())
-        while not this.is_over:
-            found = next(((one, shared) for one in this.left if (shared := self._shared(one))), None)
-            if found is not None:
-                this.left.remove(found[0])
-                await self._take(this, *found)
-            elif reading.done():
-                return
-            elif this.until == inf and not this.left:
-                # There is nothing that it waits for any more.
-                reading.cancel()
-                return
-            else:
-                await copies.news()
-
-    async def _take(self, this: _Round, collection: str, shared: SharedCopy) -> None:
-        """Take what another snapshot reads, to the end of that or of the round."""
-        tables, place = self._tables(collection), self._begin(collection)
-        self.progress.waits = False
-        # It may have read documents as old as that.
-        self._position = min(self._position, shared.not_before)
-        async with aclosing(shared.blocks(place)) as blocks:
-            async for block in blocks:
-                for fault in block.faults:
-                    self._report(fault)
-                self._note_block(collection, block)
-                await this.sending(self._frames(this, block, tables))
-                if this.is_over:
-                    break
-        await this.sending(self._rest(this, tables))
-        if shared.whole and self._begun[collection] is shared.end:
-            self._copied(collection)
-        else:
-            this.left.append(collection)
-
-    def _shared(self, collection: str) -> SharedCopy | None:
-        """Return what can be followed instead of reading the collection; nothing after a fault: it would come again."""
-        if not self._backfill or collection in self._faults:
-            return None
-        not_before = self._replaced.get(collection, 0)
-        return self._limits.copies.find(self._key(collection), self._begun.get(collection), not_before)
-
-    def _key(self, collection: str) -> Hashable:
-        """What decides the rows."""
-        return self._source, collection, tuple(table.fingerprint for table in self._fed[collection])
-
-    def _tables(self, collection: str) -> list[TableRows]:
-        return [TableRows(table, self._backfill, self.progress) for table in self._fed[collection]]
-
-    def _begin(self, collection: str) -> Place:
-        """Return from where the collection is to be copied."""
-        if collection not in self._begun:
+        copy = self._begun.get(collection)
+        if copy is None:
+            copy = self._begun[collection] = self._source.copy(collection, self._mapping.needs[collection])
             self.progress.begin(collection)
-        return self._begun.setdefault(collection, None)
+        # Those that may stop come first: nothing is told then of documents that will come once more.
+        fed = sorted(self._mapping.by_collection[collection], key=lambda table: table.spec.error_policy != "stop")
+        tables = [_Rows(table, self._backfill, self.progress) for table in fed]
+        in_time = True
+        async with aclosing(copy.batches(self._position)) as batches:
+            async for batch in batches:
+                frames = self._frames(batch, tables, this.downstream.opened)
+                self.progress.read(collection, len(batch))
+                in_time = await self._sent(this, frames, wholly=not copy.resumable)
+                self._say_progress()
+                if copy.resumable and not (in_time and may_go_on()):
+                    this.left.append(collection)
+                    break
+            else:
+                self._copied(collection)
+        rest = [frame for rows in tables for frame in rows.rest(this.downstream.opened)]
+        return await self._sent(this, rest) and in_time
 
     def _copied(self, collection: str) -> None:
         self._wanted.discard(collection)
@@ -361,38 +302,18 @@ class Filling:
         if self._stopped is not None:
             self._stopped(next((fault for fault in self._faults.values() if isinstance(fault, TableStopped)), None))
 
-    def _block(self, batch: Sequence[Document], tables: list[TableRows], copy: CollectionCopy) -> Block:
-        faults: list[RowFault] = []
+    def _frames(self, batch: Sequence[Document], tables: list[_Rows], watermark: Watermark) -> list[bytes]:
+        """Return what is to be sent of a batch; the rest waits in ``tables`` for more."""
+        return [frame for rows in tables for frame in rows.frames(batch, self._report, watermark)]
 
-        def report(fault: RowFault) -> None:
-            faults.append(fault)
-            self._report(fault)
-
-        return Block(len(batch), [list(rows.encoded(batch, report)) for rows in tables], faults, copy.fork())
-
-    def _note_block(self, collection: str, block: Block) -> None:
-        """It is sent before anything else is done of the collection."""
-        self._begun[collection] = block.after
-        self.progress.read(collection, block.documents)
-        self._say_progress()
-
-    def _frames(self, this: _Round, block: Block, tables: list[TableRows]) -> Iterator[bytes]:
-        """Give what is to be sent of a block; the rest waits in ``tables`` for more."""
-        for rows, encoded in zip(tables, block.rows, strict=True):
-            yield from rows.frames(encoded, this.downstream.opened)
-
-    def _rest(self, this: _Round, tables: list[TableRows]) -> Iterator[bytes]:
-        for rows in tables:
-            yield from rows.rest(this.downstream.opened)
-
-    async def _sent(self, sending: asyncio.Task[None], shared: SharedCopy, *, wholly: bool = False) -> bool:
-        """Wait for its end; False, unless ``wholly``, where that takes long and others wait for a turn, or follow.
-
-        It goes on by itself then.
-        """
+    async def _sent(self, this: _Round, frames: Sequence[bytes], *, wholly: bool = False) -> bool:
+        """Send; False, unless ``wholly``, where that takes long and others wait for a turn: it goes on by itself."""
+        if not frames:
+            return True
+        sending = this.sending(frames)
         while not sending.done():
             await asyncio.wait([sending], timeout=PATIENCE_SECONDS)
-            if not (wholly or sending.done()) and (self._limits.turns.waiting or shared.followed):
+            if not (wholly or sending.done()) and self._limits.turns.waiting:
                 return False
         return True
 
@@ -418,7 +339,6 @@ class Filling:
         self._wanted |= replaced
         for collection in replaced:
             self._begun.pop(collection, None)
-            self._replaced[collection] = self._position
 
     async def _replay(self, downstream: Downstream, began: int, until: int) -> tuple[int, set[str]]:
         """Send what changed from ``began`` until at least ``until``, within the open transaction.

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from changesource.services.shared_copies import SharedCopies
 from changesource.services.turns import Turns
 from changesource.stream.grouping import Bounds
 
@@ -14,8 +13,7 @@ class Limits:
     """``bounds`` are those of a Zero transaction; ``keepalive`` and ``catch_up`` are in seconds.
 
     Snapshots read with as many cursors as there are ``turns``, and replay what changed meanwhile every ``catch_up``,
-    so that they see it before the oplog forgets it. Their rows go in ``backfill`` frames, and are read and encoded once
-    for all that want the same at a time (``copies``); or each row goes in a frame of its own.
+    so that they see it before the oplog forgets it. Their rows go in ``backfill`` frames, or each in one of its own.
     """
 
     bounds: Bounds
@@ -23,4 +21,3 @@ class Limits:
     turns: Turns
     catch_up: float
     backfill: bool = True
-    copies: SharedCopies = field(default_factory=SharedCopies)

@@ -33,9 +33,6 @@ class CollectionCopy(Protocol):
 
     resumable: bool
 
-    def fork(self) -> CollectionCopy:
-        """Return another copy, which goes on where this one is now."""
-
     def batches(self, not_before: int) -> AsyncGenerator[Sequence[Document], None]:
         """Give what is left, each batch read at the cluster time ``not_before`` or later.
 

@@ -10,7 +10,7 @@ import asyncio
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping, Sequence
-from copy import copy, deepcopy
+from copy import deepcopy
 from itertools import count
 from typing import Any, Literal, NamedTuple
 
@@ -297,10 +297,6 @@ class ScriptedCopy:
         self._source = source
         self._collection = collection
         self._last: tuple[str, Any] | None = None
-
-    def fork(self) -> ScriptedCopy:
-        """See ``CollectionCopy.fork``."""
-        return copy(self)
 
     async def batches(self, not_before: int) -> AsyncGenerator[Sequence[Document], None]:
         """See ``CollectionCopy.batches``."""

@@ -19,7 +19,6 @@ from changesource.protocol.watermark import Watermark
 from changesource.services.flight import REFILLS
 from changesource.services.limits import Limits
 from changesource.services.publisher import Publisher
-from changesource.services.shared_copies import SharedCopies
 from changesource.services.subscriber import Subscriber
 from changesource.services.watcher import Revision, Watcher
 from changesource.sources.scripted import ScriptedSource, Write
@@ -115,24 +114,6 @@ async def test_a_copy_that_catches_up_after_each_batch_is_exact(seed: int, laggi
     assert it.source.calls["barrier"] > 3
     async with replica.connection() as connection:
         await connection.until(lambda: it.is_exact(replica))
-
-
-@pytest.mark.parametrize("catch_up", [0.005, 300.0])
-@pytest.mark.parametrize("seed", range(6))
-async def test_replicas_that_share_their_copies_are_exact(seed: int, catch_up: float) -> None:
-    """One that follows another's cursor replays from further back than it had."""
-    it = Place(seed, limits=replace(LIMITS, catch_up=catch_up, copies=SharedCopies()))
-    it.source.lag()
-    replicas = [it.replica(f"app{number}") for number in range(3)]
-    for call in ("documents", "barrier", "poll"):
-        for nth in range(1, 20):
-            it.source.before(call, nth, it.writer.step)
-    # As if another ran all the time: what the first one reads is kept for those that begin after it has ended.
-    with it.limits.copies.used():
-        await asyncio.gather(*(replica.sync() for replica in replicas))
-    for replica in replicas:
-        async with replica.connection() as connection:
-            await connection.until(lambda replica=replica: it.is_exact(replica))  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 import threading
-from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.database import Database
 
 from changesource.mapping.compiled import CompiledMapping
 from changesource.mapping.spec import Specification
-from changesource.services.shared_copies import SharedCopies
 from changesource.services.turns import Turns
 from tests.conftest import MongoServer
 from tests.harness.chat import MESSAGE
@@ -61,20 +57,6 @@ def shown(replica: Replica) -> dict[str, dict[object, object]]:
 
 
 @pytest.fixture
-def opened(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """Counts the cursors that go through a collection in the order of ``_id``."""
-    found: Counter[str] = Counter()
-    find = AsyncCollection.find_raw_batches
-
-    def counted(self: AsyncCollection[Any], *args: Any, **options: Any) -> Any:
-        found[self.name] += "sort" in options
-        return find(self, *args, **options)
-
-    monkeypatch.setattr(AsyncCollection, "find_raw_batches", counted)
-    return found
-
-
-@pytest.fixture
 async def whole(mongodb: MongoServer, mongo: Database[Any]) -> AsyncIterator[Whole]:
     """Many collections, read in small batches."""
     for name in NAMES:
@@ -96,19 +78,3 @@ async def test_many_collections_under_writers(whole: Whole, catch_up: float) -> 
     async with replica.connection() as connection:
         await connection.until(lambda: shown(replica) == held(whole.database))
     assert replica.model.reset is None
-
-
-@pytest.mark.parametrize("catch_up", [0.2, 300.0])
-async def test_many_replicas_at_once_under_writers(whole: Whole, opened: Counter[str], catch_up: float) -> None:
-    """Each is exact, and one cursor of each collection serves all (two where who read it gave its turn to another)."""
-    whole.limits = replace(whole.limits, catch_up=catch_up, turns=Turns(4), copies=SharedCopies())
-    replicas = [whole.replica(app_id=f"app{number}") for number in range(6)]
-    with writing(whole.database, seed=4):
-        await asyncio.gather(*(replica.sync() for replica in replicas))
-    assert set(opened) == set(NAMES)
-    if catch_up == 300.0:
-        assert max(opened.values()) <= 2
-    for replica in replicas:
-        async with replica.connection() as connection:
-            await connection.until(lambda replica=replica: shown(replica) == held(whole.database))  # type: ignore[misc]
-        assert replica.model.reset is None

@@ -13,12 +13,89 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from changesource.exceptions import CursorLost, HistoryLost, PrivilegeMissing, SourceUnavailable, TableStopped
-from changesource.services import filling, table_rows
+from changesource.mapping.compiled import CompiledMapping, RowFault
+from changesource.protocol.request import StreamRequest
+from changesource.services import filling
+from changesource.services.downstream import Downstream
+from changesource.services.initial_sync import InitialSync
+from changesource.services.limits import Limits
+from changesource.services.progress import CopyProgress
+from changesource.services.turns import Turns
 from changesource.sources.scripted import Call, ScriptedSource, Write
-from tests.harness.chat import compiled
-from tests.harness.snapshots import ALWAYS, NEVER, Snapshot, bodies, filled, held, many
+from changesource.stream.grouping import Bounds
+from tests.harness.chat import MESSAGE, compiled, expected, shown
+from tests.harness.link import framewise
+from tests.harness.model import ModelReplica
 from tests.harness.waiting import until
 from tests.harness.writers import Writer
+
+REQUEST = StreamRequest("app", 2)
+BOUNDS = Bounds(rows=5, age=0.05)
+NEVER, ALWAYS = 300.0, 0.0  # how often a copy catches up
+
+
+class Snapshot:
+    """One replica's initial sync."""
+
+    def __init__(
+        self,
+        source: ScriptedSource,
+        mapping: CompiledMapping | None = None,
+        *,
+        catch_up: float = NEVER,
+        turns: int = 1,
+    ) -> None:
+        self.source = source
+        self.limits = Limits(BOUNDS, keepalive=30.0, turns=Turns(turns), catch_up=catch_up)
+        self.mapping = mapping or compiled()
+        self.model = ModelReplica()
+        self.frames: list[str] = []
+        self.faults: list[RowFault] = []
+        self.told: list[tuple[int, int]] = []
+        self.stops: list[TableStopped | None] = []
+        self.position = 0
+        self.progress = CopyProgress()
+
+    async def send(self, frame: str) -> None:
+        self.frames.append(frame)
+        self.model.apply(frame)
+
+    async def remember(self, position: int) -> None:
+        self.told.append((position, len(self.model.commits)))
+
+    async def run(self) -> Snapshot:
+        sync = InitialSync(
+            self.source,
+            self.mapping,
+            REQUEST,
+            limits=self.limits,
+            report=self.faults.append,
+            stopped=self.stops.append,
+        )
+        self.progress = sync.progress
+        began = await sync.barrier()
+        downstream = Downstream(framewise(self.send), self.mapping.fingerprint, self.mapping.tables, began)
+        self.position = await sync.run(downstream, began, self.remember)
+        assert downstream.committed.cluster_time == began
+        assert self.model.commits == [str(downstream.committed)]
+        return self
+
+    def check(self) -> None:
+        """The replica is exact at the position that the snapshot names, and nothing is left open."""
+        assert not self.source.feeds
+        assert not self.source.cursors
+        tables = tuple(self.mapping.tables)
+        assert shown(self.model, tables) == expected(self.source.state_at(self.position), tables)
+
+    def tags(self) -> list[str]:
+        return [json.loads(frame)[1]["tag"] for frame in self.frames]
+
+
+def filled(documents: int = 50, *, seed: int = 1, batch: int = 10) -> tuple[ScriptedSource, Writer]:
+    source = ScriptedSource(feed_batch=7, snapshot_batch=batch)
+    writer = Writer(source, seed)
+    writer.fill(documents)
+    return source, writer
 
 
 async def test_what_is_there_is_one_transaction() -> None:
@@ -64,7 +141,7 @@ async def test_the_position_is_told_before_the_commit() -> None:
 
 
 async def test_rows_are_sent_in_frames_of_bounded_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(table_rows, "FRAME_ROWS", 20)
+    monkeypatch.setattr(filling, "FRAME_ROWS", 20)
     source, _ = filled(batch=1000)
     snapshot = await Snapshot(source).run()
     snapshot.check()
@@ -75,7 +152,7 @@ async def test_rows_are_sent_in_frames_of_bounded_size(monkeypatch: pytest.Monke
 
 async def test_rows_of_any_size_are_sent_in_frames_of_bounded_size(monkeypatch: pytest.MonkeyPatch) -> None:
     """Frames are filled by what comes in several batches; only a row that is too large for one has its own."""
-    monkeypatch.setattr(table_rows, "FRAME_BYTES", 3000)
+    monkeypatch.setattr(filling, "FRAME_BYTES", 3000)
     source = ScriptedSource(snapshot_batch=7)
     for number in range(100):
         source.insert("messages", {"_id": f"{number:03}", "body": "x" * (5000 if number % 40 == 20 else 100)})
@@ -354,6 +431,33 @@ async def test_who_waits_for_a_turn_says_so(caplog: pytest.LogCaptureFixture) ->
 # Several collections at once.
 
 
+def many(collections: int, documents: int, *, batch: int = 10) -> tuple[ScriptedSource, CompiledMapping]:
+    """Collections of messages, each with a table of its name."""
+    source = ScriptedSource(feed_batch=7, snapshot_batch=batch)
+    names = [f"m{number:02}" for number in range(collections)]
+    for name in names:
+        for number in range(documents):
+            source.insert(name, {"_id": f"{number:03}", "body": name})
+    return source, compiled(*(replace(MESSAGE, name=name, collection=name) for name in names))
+
+
+def bodies(snapshot: Snapshot) -> dict[str, dict[str, str]]:
+    """What a snapshot of ``many`` shows."""
+    return {
+        name: {key[0]: row["body"] for key, row in snapshot.model.rows(name).items()}
+        for name in snapshot.mapping.tables
+    }
+
+
+def held(snapshot: Snapshot) -> dict[str, dict[str, str]]:
+    """What a snapshot of ``many`` must show."""
+    state = snapshot.source.state_at(snapshot.position)
+    return {
+        name: {document_id: document["body"] for document_id, document in state.get(name, {}).items()}
+        for name in snapshot.mapping.tables
+    }
+
+
 @pytest.mark.parametrize(("turns", "at_once"), [(1, 1), (3, 3), (100, filling.AT_ONCE)])
 async def test_collections_are_copied_a_few_at_a_time(turns: int, at_once: int) -> None:
     source, mapping = many(9, 35)
@@ -376,7 +480,7 @@ async def test_collections_are_copied_a_few_at_a_time(turns: int, at_once: int) 
 async def test_frames_of_several_collections_come_between_each_other_each_in_order(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(table_rows, "FRAME_ROWS", 5)
+    monkeypatch.setattr(filling, "FRAME_ROWS", 5)
     source, mapping = many(4, 40)
     snapshot = await Snapshot(source, mapping, turns=4).run()
     frames = [json.loads(frame)[1] for frame in snapshot.frames if '"backfill"' in frame]
@@ -428,7 +532,7 @@ async def test_who_goes_away_leaves_no_cursor(moment: str, monkeypatch: pytest.M
             await asyncio.Event().wait()
 
     if moment == "while it sends":
-        monkeypatch.setattr(table_rows, "FRAME_ROWS", 5)
+        monkeypatch.setattr(filling, "FRAME_ROWS", 5)
         monkeypatch.setattr(snapshot, "send", send)
     else:
         source.before("documents", 9, go_away)

@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from copy import copy
 from typing import Any
 
 from pymongo import AsyncMongoClient
@@ -103,10 +102,6 @@ class MongoCopy:
         self._rows = 0
         self.resumable = True
         self._after: dict[str, object] = {}
-
-    def fork(self) -> MongoCopy:
-        """See ``CollectionCopy.fork``."""
-        return copy(self)
 
     async def batches(self, not_before: int) -> AsyncGenerator[Sequence[Document], None]:
         """See ``CollectionCopy.batches``."""
