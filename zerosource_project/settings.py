@@ -115,6 +115,8 @@ WHITENOISE_USE_FINDERS = True  # the admin's files are served from where they ar
 WHITENOISE_AUTOREFRESH = settings.debug
 
 UNFOLD = theme.UNFOLD
+LOGIN_REDIRECT_URL = "admin:index"  # there is no other place
+DATA_UPLOAD_MAX_NUMBER_FIELDS = 10_000  # each column of a table takes eight
 
 LOGGING = {
     "version": 1,

@@ -6,10 +6,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from uuid import UUID
 
-from bson import json_util
+from bson import encode, json_util
 from bson.binary import Binary
 from bson.errors import BSONError, InvalidId
 from bson.objectid import ObjectId
+from bson.regex import Regex
 from pymongo import timeout
 
 from changesource.conf import Settings
@@ -97,7 +98,7 @@ def ids_of(text: str) -> list[object]:
     found: list[object] = [text]
     try:
         found.append(json_util.loads(text))
-    except (ValueError, TypeError, BSONError, KeyError):
+    except (ArithmeticError, BSONError, LookupError, RecursionError, TypeError, ValueError):
         pass  # no JSON, so one of the others
     try:
         found.append(ObjectId(text))
@@ -107,4 +108,15 @@ def ids_of(text: str) -> list[object]:
         found.append(Binary.from_uuid(UUID(text)))
     except ValueError:
         pass
-    return found
+    return list(filter(_may_be_id, found))
+
+
+def _may_be_id(value: object) -> bool:
+    """Whether a document can have it: an array or a regular expression it cannot, which would match others' ids."""
+    if isinstance(value, list | Regex) or (isinstance(value, dict) and any(name.startswith("$") for name in value)):
+        return False
+    try:
+        encode({"_id": value})
+    except (ArithmeticError, BSONError, RecursionError, TypeError, ValueError):
+        return False
+    return True

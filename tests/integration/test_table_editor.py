@@ -126,6 +126,31 @@ def test_inferred_columns_can_be_previewed_saved_and_published(admin_client: Cli
     assert MappingRevision.objects.count() == 1
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"$regularExpression": {"pattern": "", "options": ""}}',
+        '{"$regularExpression": {"pattern": "a\\u0000b", "options": ""}}',
+        '{"$numberDecimal": "x"}',
+        '{"a\\u0000b": 1}',
+        '{"$where": "sleep(9)"}',
+        '["general"]',
+        "9" * 26,
+        "[" * 50_000,
+    ],
+    ids=range(8),
+)
+def test_what_can_be_no_id_finds_no_document(admin_client: Client, database: Database[Any], text: str) -> None:
+    """A regular expression would match the ids of all."""
+    html = asked(admin_client, "preview", {**form([ID], collection="rooms"), "document_id": text})["html"]
+    assert "There is no document with the _id" in html
+
+
+def test_a_table_of_many_columns_can_be_edited(admin_client: Client, database: Database[Any]) -> None:
+    many = [ID, *({"name": f"c{n}", "type": "string", "path": f"c{n}", "optional": "on"} for n in range(300))]
+    assert asked(admin_client, "draft", form(many, collection="rooms"))["errors"] == {}
+
+
 def test_only_what_passes_the_filter_is_inferred(admin_client: Client, database: Database[Any]) -> None:
     inferred = asked(admin_client, "infer", form([], filter='{"type": "channel"}', **ROOMS))
     assert not any(one["optional"] for one in inferred["columns"])

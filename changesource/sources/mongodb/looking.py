@@ -59,7 +59,9 @@ class Look:
 
     def by_id(self, collection: str, document_ids: Sequence[object]) -> list[Document]:
         """The documents with these ids, those that are there."""
-        return self._read(collection, [{"$match": {"_id": {"$in": list(document_ids)}}}])
+        if not document_ids:
+            return []
+        return self._read(collection, [{"$match": {"_id": {"$in": list(document_ids)}}}, {"$limit": len(document_ids)}])
 
     def _read(self, collection: str, pipeline: list[dict[str, Any]]) -> list[Document]:
         with translated(self._reading(collection)):
