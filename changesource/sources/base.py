@@ -11,6 +11,9 @@ from changesource.stream.events import Event
 
 Document = Mapping[str, object]
 
+# How long a server waits where its empty answer is wanted only as the proof that what it gave has ended.
+PROOF_WAIT_MS = 1
+
 
 class ChangeFeed(Protocol):
     """Reads the events of some collections, in order, from a position on."""
