@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import base64
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import Future
+from contextlib import AbstractAsyncContextManager, contextmanager
+from typing import Any
 
 import pytest
 from websockets.asyncio.server import ServerConnection, serve
@@ -23,16 +25,24 @@ HEAD_END = b"\r\n\r\n"
 
 
 @contextmanager
-def running(start: object) -> Iterator[None]:
-    """Run the coroutine function ``start`` in a thread; it serves once it returns, until the end."""
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, daemon=True)
+def running(serving: Callable[[], Coroutine[Any, Any, AbstractAsyncContextManager[Any]]]) -> Iterator[None]:
+    """Have what ``serving`` returns serve in a thread, until the end."""
+    started: Future[Callable[[], object]] = Future()
+
+    async def main() -> None:
+        ending = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        async with await serving():
+            started.set_result(lambda: loop.call_soon_threadsafe(ending.set))
+            await ending.wait()
+
+    thread = threading.Thread(target=lambda: asyncio.run(main()), name="serving", daemon=True)
     thread.start()
+    end = started.result(10)
     try:
-        asyncio.run_coroutine_threadsafe(start(), loop).result(10)  # type: ignore[operator]
         yield
     finally:
-        loop.call_soon_threadsafe(loop.stop)
+        end()
         thread.join(10)
 
 
@@ -43,11 +53,14 @@ def adding_header(server: Server, key: str) -> Iterator[str]:
     header = b"\r\nAuthorization: Basic " + base64.b64encode(f"zero:{key}".encode())
 
     async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError):
+        try:
             while data := await reader.read(65536):
                 writer.write(data)
                 await writer.drain()
-        writer.close()
+        except OSError:
+            pass  # as when it ends
+        finally:
+            writer.close()
 
     async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(HEAD_END)
@@ -91,7 +104,11 @@ def test_a_sync_that_is_cut_is_told_with_the_key_at_any_level(zero_cache: ZeroCa
         await socket.close(4001)
 
     key = "zs_" + "k" * 43
-    with running(lambda: serve(cut, "127.0.0.1", port)):
+
+    async def serving() -> AbstractAsyncContextManager[Any]:
+        return await serve(cut, "127.0.0.1", port)
+
+    with running(serving):
         url = f"ws://zero:{key}@127.0.0.1:{port}/changes/v0/stream"
         cache = zero_cache(url, supervised=True, settings={"ZERO_LOG_LEVEL": "error"})
         cache.wait_exit()
