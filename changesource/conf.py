@@ -26,6 +26,8 @@ ROOT = Path(__file__).resolve().parent.parent
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 MIB = 1024 * 1024
 SHORTEST = 0.1  # seconds; MongoDB and the database are asked several times within some settings
+# Characters. Whoever reaches the server may guess as often as it answers.
+SHORTEST_KEY = 16
 
 LogFormat = Literal["text", "json"]
 PostImages = Literal["auto", "required", "off"]
@@ -39,6 +41,7 @@ class Settings:
 
     debug: bool
     secret_key: str
+    secret_key_fallbacks: tuple[str, ...]
     allowed_hosts: tuple[str, ...]
     port: int
     log_level: str
@@ -86,11 +89,13 @@ def read_settings(variables: MutableMapping[str, str], root: Path) -> Settings:
     Creates the data folder, and a secret key in it where none is given. Raises ``SettingError``.
     """
     read = _Reader(variables, root)
+    debug = read.boolean("DEBUG", default=False)
     data_dir = read.path("DATA_DIR") or root / "data"
     mongodb_uri = read.mongodb_uri()
     return Settings(
-        debug=read.boolean("DEBUG", default=False),
+        debug=debug,
         secret_key=read.text("SECRET_KEY") or _kept_secret_key(data_dir),
+        secret_key_fallbacks=read.items("SECRET_KEY_FALLBACKS"),
         allowed_hosts=read.items("ALLOWED_HOSTS") or LOCAL_HOSTS,
         port=read.integer("PORT", 3000, 1, 65535),
         log_level=read.choice("LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")),
@@ -101,7 +106,7 @@ def read_settings(variables: MutableMapping[str, str], root: Path) -> Settings:
         schema_file=read.path("SCHEMA_FILE", instead_of="SCHEMA_URL"),
         table_mappings_url=read.url("TABLE_MAPPINGS_URL", ("http", "https")),
         table_mappings_file=read.path("TABLE_MAPPINGS_FILE", instead_of="TABLE_MAPPINGS_URL"),
-        api_keys=read.items("CHANGE_SOURCE_API_KEYS"),
+        api_keys=read.api_keys(shortest=1 if debug else SHORTEST_KEY),
         redis_url=read.url("REDIS_URL", ("redis", "rediss", "unix")),
         database_url=read.database_url(data_dir),
         post_images=read.post_images(),
@@ -150,6 +155,17 @@ class _Reader:
     def items(self, name: str) -> tuple[str, ...]:
         """The comma-separated items; empty ones are left out."""
         return tuple(item for item in (part.strip() for part in self.text(name).split(",")) if item)
+
+    def api_keys(self, shortest: int) -> tuple[str, ...]:
+        """CHANGE_SOURCE_API_KEYS; none is shown, nor how long one is."""
+        keys = self.items("CHANGE_SOURCE_API_KEYS")
+        if any(len(key) < shortest for key in keys):
+            raise wrong(
+                "CHANGE_SOURCE_API_KEYS",
+                f"has a key of fewer than {shortest} characters, which DEBUG off refuses; make one at random, such as "
+                "by `openssl rand -hex 32`",
+            )
+        return keys
 
     def boolean(self, name: str, *, default: bool) -> bool:
         """on/off, true/false, yes/no, 1/0, in any case."""

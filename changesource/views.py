@@ -16,7 +16,7 @@ from changesource.exceptions import (
     UnknownPublication,
     ZerosourceError,
 )
-from changesource.services.access import admit
+from changesource.services.access import admit_to_page
 from changesource.services.schema_export import exported_schema
 
 
@@ -56,7 +56,7 @@ async def _refusal(request: HttpRequest) -> HttpResponse | None:
     if not isinstance(request, ASGIRequest):
         return HttpResponse("Only an ASGI server answers this.\n", status=501, content_type="text/plain")
     try:
-        await admit(request.scope, settings())
+        await admit_to_page(request.scope, settings())
     except ZerosourceError as error:
         if error.retryable:
             return _plain(error, 503)

@@ -14,6 +14,7 @@ settings = conf.settings()
 BASE_DIR = conf.ROOT
 DEBUG = settings.debug
 SECRET_KEY = settings.secret_key
+SECRET_KEY_FALLBACKS = list(settings.secret_key_fallbacks)
 ALLOWED_HOSTS = list(settings.allowed_hosts)
 
 INSTALLED_APPS = [

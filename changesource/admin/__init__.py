@@ -7,9 +7,10 @@ from django.urls import path
 
 from . import overview
 from .access import GroupAdmin, UserAdmin
+from .api_keys import ApiKeyAdmin
 from .mappings import PublicationAdmin, TableMappingAdmin
 from .revisions import MappingRevisionAdmin
-from .state import ApiKeyAdmin, StateAdmin
+from .state import StateAdmin
 
 __all__ = [
     "ApiKeyAdmin",
