@@ -40,6 +40,23 @@ def check_source(app_configs: Sequence[AppConfig] | None, **options: Any) -> lis
     return list({str(message): message for message in _of_tables(tables)}.values())
 
 
+@register("security", deploy=True)
+def check_deployment(app_configs: Sequence[AppConfig] | None, **options: Any) -> list[CheckMessage]:
+    """Of ``check --deploy``: what Django cannot know of our own settings."""
+    chosen, found = settings(), list[CheckMessage]()
+    if chosen.debug:
+        found.append(Warning("DEBUG is on.", hint="Leave it unset in production.", id=f"{TAG}.W002"))
+    if chosen.secure_cookies and not (chosen.trusted_proxies or chosen.csrf_trusted_origins):
+        found.append(
+            Warning(
+                "Cookies go by https alone, but no proxy that ends TLS is named, so nobody can log in through one.",
+                hint="Put its address into TRUSTED_PROXIES.",
+                id=f"{TAG}.W003",
+            )
+        )
+    return found
+
+
 def _of_tables(tables: Sequence[TableSpec]) -> Iterator[CheckMessage]:
     for table in tables:
         try:
