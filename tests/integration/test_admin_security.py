@@ -326,10 +326,7 @@ def test_the_live_page_takes_trusted_origins() -> None:
 
 
 POSTED = [
-    *(
-        f"{ADMIN}/{path}/"
-        for path in ("tablemapping/publish", "tablemapping/import", "tablemapping/add", "apikey/add")
-    ),
+    *(f"{ADMIN}/{path}/" for path in ("tablemapping/publish", "tablemapping/import", "tablemapping/add", "apikey/add")),
     *(f"{ADMIN}/{model}/" for model in ("tablemapping", "watermark", "rowerror", "apikey", "publication")),
     "/admin/login/",
     "/admin/logout/",
