@@ -28,6 +28,8 @@ LOCAL_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 MIB = 1024 * 1024
 SECRET_LENGTH = 6  # characters from which on a secret is cut out of what is written
 SHORTEST = 0.1  # seconds; MongoDB and the database are asked several times within some settings
+# Characters. Whoever reaches the server may guess as often as it answers.
+SHORTEST_KEY = 16
 
 LogFormat = Literal["text", "json"]
 PostImages = Literal["auto", "required", "off"]
@@ -41,6 +43,7 @@ class Settings:
 
     debug: bool
     secret_key: str
+    secret_key_fallbacks: tuple[str, ...]
     allowed_hosts: tuple[str, ...]
     csrf_trusted_origins: tuple[str, ...]
     trusted_proxies: tuple[str, ...]
@@ -82,7 +85,7 @@ class Settings:
     @property
     def secrets(self) -> tuple[str, ...]:
         """What no output may show, raw and decoded: keys, passwords, tokens in queries. Short ones are but words."""
-        found: list[str] = [self.secret_key]
+        found: list[str] = [self.secret_key, *self.secret_key_fallbacks]
         for url in (self.mongodb_uri, self.redis_url, self.database_url, self.schema_url, self.table_mappings_url):
             parts = urlsplit(url or "")
             found.append(parts.netloc.rpartition("@")[0].partition(":")[2])
@@ -114,12 +117,13 @@ def read_settings(variables: MutableMapping[str, str], root: Path) -> Settings:
     Creates the data folder, and a secret key in it where none is given. Raises ``SettingError``.
     """
     read = _Reader(variables, root)
+    debug = read.boolean("DEBUG", default=False)
     data_dir = read.path("DATA_DIR") or root / "data"
     mongodb_uri = read.mongodb_uri()
-    debug = read.boolean("DEBUG", default=False)
     return Settings(
         debug=debug,
         secret_key=read.text("SECRET_KEY") or _kept_secret_key(data_dir),
+        secret_key_fallbacks=read.items("SECRET_KEY_FALLBACKS"),
         allowed_hosts=read.items("ALLOWED_HOSTS") or LOCAL_HOSTS,
         csrf_trusted_origins=read.origins("CSRF_TRUSTED_ORIGINS"),
         trusted_proxies=read.networks("TRUSTED_PROXIES"),
@@ -139,7 +143,7 @@ def read_settings(variables: MutableMapping[str, str], root: Path) -> Settings:
         schema_file=read.path("SCHEMA_FILE", instead_of="SCHEMA_URL"),
         table_mappings_url=read.url("TABLE_MAPPINGS_URL", ("http", "https")),
         table_mappings_file=read.path("TABLE_MAPPINGS_FILE", instead_of="TABLE_MAPPINGS_URL"),
-        api_keys=read.items("CHANGE_SOURCE_API_KEYS"),
+        api_keys=read.api_keys(shortest=1 if debug else SHORTEST_KEY),
         redis_url=read.url("REDIS_URL", ("redis", "rediss", "unix")),
         database_url=read.database_url(data_dir),
         post_images=read.post_images(),
@@ -211,6 +215,17 @@ class _Reader:
             except ValueError:
                 raise wrong(name, f"has {item!r}; each must be an address or a network, such as 10.0.0.0/8") from None
         return found
+
+    def api_keys(self, shortest: int) -> tuple[str, ...]:
+        """CHANGE_SOURCE_API_KEYS; none is shown, nor how long one is."""
+        keys = self.items("CHANGE_SOURCE_API_KEYS")
+        if any(len(key) < shortest for key in keys):
+            raise wrong(
+                "CHANGE_SOURCE_API_KEYS",
+                f"has a key of fewer than {shortest} characters, which DEBUG off refuses; make one at random, such as "
+                "by `openssl rand -hex 32`",
+            )
+        return keys
 
     def boolean(self, name: str, *, default: bool) -> bool:
         """on/off, true/false, yes/no, 1/0, in any case."""

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from datetime import timedelta
-from functools import cache
+from functools import cache, partial
 from time import monotonic
 from typing import Any
 
@@ -19,12 +19,13 @@ from changesource.backoff import Backoff
 from changesource.conf import settings
 from changesource.exceptions import ViewerRefused, ZerosourceError
 from changesource.framing import SEND_FRAMES
-from changesource.protocol.request import StreamRequest, acked_watermark
+from changesource.protocol.request import StreamRequest, acked_watermark, app_id_of
 from changesource.services import access
 from changesource.services.bookkeeping import read
+from changesource.services.keys import check_app, keys
 from changesource.services.live import LiveFeed
 from changesource.services.runtime import runtime
-from changesource.services.session import ReplicaSession
+from changesource.services.session import Guard, ReplicaSession
 from changesource.store import watermarks
 from changesource.stream.excerpt import Wanted
 
@@ -32,6 +33,7 @@ logger = logging.getLogger(__name__)
 VIEWER_SECONDS = 60.0
 # Of the range for private use: the server's WebSocket library sends none of the reserved codes but 1000.
 CLOSE_ENDED = 4000
+CLOSE_LOCKED_OUT = 4001
 CLOSE_NO_VIEWER = 4003
 
 
@@ -87,23 +89,27 @@ class ChangeStreamConsumer(TaskConsumer):
 
     async def connect(self) -> None:
         """Accept a request that can be served; refuse (HTTP 403) with the reason in the log."""
+        query = self.scope["query_string"]
         try:
-            await access.admit(self.scope, settings())
-            request = StreamRequest.parse(self.scope["query_string"])
+            key = await access.admit(self.scope, settings())
+            request = StreamRequest.parse(query)
+            check_app(key, request.app_id)
+            guard = None if key is None else partial(keys().guard, key, request.app_id)
             self.session = await runtime().session(request, self.send_frames)
         except ZerosourceError as error:
-            logger.warning("connection refused", extra={"code": error.code, "why": str(error)})
+            extra = {"app_id": app_id_of(query), "code": error.code, "why": str(error)}
+            logger.warning("connection refused", extra=extra)
             await self.close()
             return
         await self.accept()
         if not self.server_waits:
             _warn_of_a_server_that_never_waits()
-        self.task = asyncio.create_task(self.serve(self.session), name=f"replica-{request.app_id}")
+        self.task = asyncio.create_task(self.serve(self.session, guard), name=f"replica-{request.app_id}")
 
-    async def serve(self, session: ReplicaSession) -> None:
+    async def serve(self, session: ReplicaSession, guard: Guard | None) -> None:
         """Run the session; close the socket when it ends by itself."""
         try:
-            await session.run()
+            await session.run(guard)
         except asyncio.CancelledError:
             raise
         except BaseException:
@@ -112,7 +118,7 @@ class ChangeStreamConsumer(TaskConsumer):
             await Backoff("connection", first=1.0).wait()
             raise
         finally:
-            await self.close(CLOSE_ENDED)
+            await self.close(CLOSE_LOCKED_OUT if session.locked_out else CLOSE_ENDED)
 
     async def send_frames(self, frames: Sequence[bytes]) -> None:
         """Send frames of UTF-8; waits while the reader is slow, where the server tells (``serve`` does)."""

@@ -142,6 +142,27 @@ class ViewerRefused(RequestRefused):
     remedy = "Log in at /admin/ as one of them, or have somebody grant these permissions."
 
 
+class KeyRevoked(AccessRefused):
+    """The API key is revoked."""
+
+    code = "ZS126"
+    remedy = "Make another key (manage.py createapikey, or the admin) and put it into ZERO_UPSTREAM_DB there."
+
+
+class KeyExpired(AccessRefused):
+    """The API key has expired."""
+
+    code = "ZS127"
+    remedy = "Make another key, or give this one a later date (manage.py changeapikey, or the admin)."
+
+
+class KeyOfAnotherApp(AccessRefused):
+    """The API key is bound to other app ids."""
+
+    code = "ZS128"
+    remedy = "Use a key of this app id, or bind the key to it too (manage.py changeapikey, or the admin)."
+
+
 class ResetRequired(ZerosourceError):
     """The replica's position cannot be served any more."""
 

@@ -12,7 +12,7 @@ from django.http import HttpRequest, HttpResponse
 
 from changesource.conf import settings
 from changesource.exceptions import AccessRefused, ZerosourceError
-from changesource.services.access import admit
+from changesource.services.access import admit_to_page
 
 Page = Callable[[HttpRequest], Coroutine[Any, Any, HttpResponse]]
 REMEDY = (
@@ -37,14 +37,15 @@ async def _refusal(request: HttpRequest) -> HttpResponse | None:
     if not isinstance(request, ASGIRequest):
         return HttpResponse("Only an ASGI server answers this.\n", status=501, content_type="text/plain")
     try:
-        await admit(request.scope, settings())
+        await admit_to_page(request.scope, settings())
     except ZerosourceError as error:
         if error.retryable:
             return plain(error, 503)
         if isinstance(error, AccessRefused):
             if await _is_staff(request):
                 return None
-            error = AccessRefused(error.message, remedy=REMEDY)
+            if type(error) is AccessRefused:
+                error.remedy = REMEDY
         refusal = plain(error, 401)
         refusal["WWW-Authenticate"] = 'Basic realm="zerosource"'
         return refusal

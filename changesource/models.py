@@ -17,6 +17,7 @@ from .exceptions import MappingError
 from .fields import OrderedJSONField
 from .mapping.rows import compile_table
 from .mapping.spec import ColumnSpec, ColumnType, ErrorPolicy, IdType, LargeIntegers, TableSpec
+from .protocol.request import APP_ID
 
 MANAGED_HELP = "Where the mapping comes from. Managed mappings are edited there; empty: made here, and edited here."
 # Where the compiler speaks of a key of the JSON form, the admin shows it at this field.
@@ -343,14 +344,43 @@ class ReplicaMinute(models.Model):
         return f"{self.replica_id} {self.minute}"
 
 
+def split_app_ids(text: str) -> list[str]:
+    """The app ids of a text that has commas or blanks between them, each once, in order. Raises ``ValidationError``."""
+    app_ids = sorted(set(text.replace(",", " ").split()))
+    for app_id in app_ids:
+        if not APP_ID.fullmatch(app_id):
+            raise ValidationError(f"{app_id!r} is no app id: 1 to 63 of the characters a to z, 0 to 9 and _.")
+    return app_ids
+
+
 class ApiKey(models.Model):
-    """A key that a zero-cache connects with; kept as a hash."""
+    """A key that a zero-cache connects with; kept as a hash. Only ``last_used`` is written by the daemons."""
 
     name = models.CharField(unique=True, help_text="What the key is for.")
     hash = models.CharField(unique=True, editable=False, help_text="The hash of the key; the key itself is not kept.")
     prefix = models.CharField(default="", blank=True, editable=False, help_text="The key's first characters.")
     created = models.DateTimeField(default=timezone.now, editable=False, help_text="When it was made.")
-    revoked = models.DateTimeField(null=True, blank=True, help_text="Set: new connections with this key are refused.")
+    app_ids = models.CharField(
+        "app ids",
+        default="",
+        blank=True,
+        help_text="ZERO_APP_ID of each zero-cache that may use the key, with commas between; empty: any. One that may "
+        "not any more is disconnected within two seconds.",
+    )
+    expires = models.DateTimeField(
+        null=True,
+        blank=True,
+        help_text="From then on (UTC) the key is refused, and its connections end; empty: never.",
+    )
+    last_used = models.DateTimeField(
+        null=True, blank=True, editable=False, help_text="When it was last in use, to the minute."
+    )
+    revoked = models.DateTimeField(
+        null=True, blank=True, help_text="Since then the key is refused. Its connections ended within two seconds."
+    )
+
+    # The key itself, on the one object that it was just made with.
+    made = ""
 
     class Meta:
         ordering = ("name",)
@@ -358,6 +388,15 @@ class ApiKey(models.Model):
     def __str__(self) -> str:
         """Its name."""
         return self.name
+
+    def clean(self) -> None:
+        """Write the app ids in one form, and refuse a new key that has expired already."""
+        try:
+            self.app_ids = ", ".join(split_app_ids(self.app_ids))
+        except ValidationError as error:
+            raise ValidationError({"app_ids": error}) from error
+        if self.pk is None and self.expires is not None and self.expires <= timezone.now():
+            raise ValidationError({"expires": "That is past."})
 
 
 class RowError(models.Model):

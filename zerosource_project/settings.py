@@ -16,6 +16,7 @@ BASE_DIR = conf.ROOT
 # hold passwords. The log has each traceback.
 DEBUG = False
 SECRET_KEY = settings.secret_key
+SECRET_KEY_FALLBACKS = list(settings.secret_key_fallbacks)
 ALLOWED_HOSTS = list(settings.allowed_hosts)
 CSRF_TRUSTED_ORIGINS = list(settings.csrf_trusted_origins)
 CSRF_FAILURE_VIEW = "changesource.views.csrf_failure"

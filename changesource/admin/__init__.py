@@ -7,10 +7,11 @@ from django.urls import path
 
 from . import overview
 from .access import GroupAdmin, UserAdmin
+from .api_keys import ApiKeyAdmin
 from .login import LoginForm
 from .mappings import PublicationAdmin, TableMappingAdmin
 from .revisions import MappingRevisionAdmin
-from .state import ApiKeyAdmin, StateAdmin
+from .state import StateAdmin
 
 __all__ = [
     "ApiKeyAdmin",

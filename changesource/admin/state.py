@@ -1,4 +1,4 @@
-"""What the daemons leave for operators to see, and API keys."""
+"""What the daemons leave for operators to see."""
 
 from __future__ import annotations
 
@@ -14,18 +14,15 @@ from unfold.admin import ModelAdmin
 from changesource.admin.confirmation import asked_of_selected, is_confirmed, log_changes
 from changesource.conf import settings
 from changesource.exceptions import ZerosourceError
-from changesource.models import ApiKey, Lease, ManagedContent, RowError, Watermark
+from changesource.models import Lease, ManagedContent, RowError, Watermark
 from changesource.services.mending import AT_ONCE
 from changesource.services.retrying import retry
-from changesource.store import api_keys, row_errors, watermarks
+from changesource.store import row_errors, watermarks
 
 if TYPE_CHECKING:
     AnyModelAdmin = admin.ModelAdmin[Model]
-    ApiKeyModelAdmin = admin.ModelAdmin[ApiKey]
 else:
-    AnyModelAdmin = ApiKeyModelAdmin = ModelAdmin
-
-KEY_FIELDS = ("name", "prefix", "created", "revoked")
+    AnyModelAdmin = ModelAdmin
 
 
 class StateAdmin(AnyModelAdmin):
@@ -155,44 +152,3 @@ class ManagedContentAdmin(StateAdmin):
     """Contents of files and URLs that were loaded."""
 
     list_display = ("content_hash", "loaded_from", "loaded_at")
-
-
-@admin.register(ApiKey)
-class ApiKeyAdmin(ApiKeyModelAdmin):
-    """Makes keys, each shown once, and revokes them."""
-
-    list_display = KEY_FIELDS
-    actions = ("revoke",)
-
-    def get_fields(self, request: HttpRequest, obj: ApiKey | None = None) -> tuple[str, ...]:
-        """A new key has a name and nothing else."""
-        return KEY_FIELDS if obj else ("name",)
-
-    def get_readonly_fields(self, request: HttpRequest, obj: ApiKey | None = None) -> tuple[str, ...]:
-        """What was made stays as it is; revoking is an action of the list."""
-        return KEY_FIELDS if obj else ()
-
-    def has_delete_permission(self, request: HttpRequest, obj: ApiKey | None = None) -> bool:
-        """Nobody: were the last revoked key gone, the next start would take itself for the first one."""
-        return False
-
-    def save_model(self, request: HttpRequest, obj: ApiKey, form: object, change: bool) -> None:
-        """Make the key and show it; it is kept nowhere."""
-        if not change:
-            key = api_keys.generate(obj)
-            messages.warning(request, f"The key {obj.name!r} is shown this once, copy it now: {key}")
-
-    @admin.action(description="Revoke the selected keys ...", permissions=["change"])
-    def revoke(self, request: HttpRequest, queryset: QuerySet[ApiKey]) -> HttpResponse | None:
-        """Revoke those that are not revoked yet, once that is confirmed."""
-        chosen = queryset.filter(revoked=None)
-        if not is_confirmed(request):
-            lines = ["New connections with them are refused, for good. Open ones go on until they end."]
-            question = {"title": "Revoke API keys", "lines": lines, "button": "Revoke", "dangerous": True}
-            return asked_of_selected(self, request, chosen, question)
-        keys = list(chosen)
-        for key in keys:
-            api_keys.revoke(key.name)
-        log_changes(request, keys, "Revoked.", CHANGE)
-        messages.success(request, f"{len(keys)} revoked.")
-        return None

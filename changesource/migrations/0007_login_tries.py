@@ -7,7 +7,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('changesource', '0005_replica_minutes'),
+        ('changesource', '0006_key_bounds'),
     ]
 
     operations = [

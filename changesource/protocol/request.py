@@ -11,6 +11,7 @@ import orjson
 from changesource.exceptions import RequestRefused
 
 APP_ID = re.compile(r"[a-z0-9_]{1,63}", re.ASCII)
+ASKED_BY = re.compile(rb"(?:^|&)appID=([a-z0-9_]{1,63})(?:&|$)")
 SHARD_NUM = re.compile(r"[0-9]{1,9}", re.ASCII)
 
 
@@ -45,6 +46,12 @@ class StreamRequest:
             raise RequestRefused("shardNum must be an integer, 0 or more.")
         publications = tuple(sorted({name for name in values.get("publications", []) if name}))
         return cls(app_id, int(shard), publications, one("lastWatermark"), one("replicaVersion"))
+
+
+def app_id_of(query: bytes) -> str:
+    """The app id of a query string that may be refused, for the log; empty where there is none that is valid."""
+    found = ASKED_BY.search(query)
+    return found[1].decode() if found else ""
 
 
 def acked_watermark(frame: str) -> str | None:

@@ -2,8 +2,8 @@
 
 The live page of the admin shows changes to staff, by Django's own permissions.
 
-Any key of CHANGE_SOURCE_API_KEYS will do, and any kept in the database that is not revoked, so that keys are rotated
-with both the old and the new one valid for a while. Nothing here writes or raises what a client sent.
+Any key of CHANGE_SOURCE_API_KEYS will do, and any kept in the database that is neither revoked nor expired, so that
+keys are rotated with both the old and the new one valid for a while. Nothing here writes or raises what a client sent.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from importlib import import_module
 from typing import Any
 from urllib.parse import parse_qs
 
-from channels.db import database_sync_to_async
 from django.conf import settings as django_settings
 from django.contrib.auth import get_user
 from django.contrib.auth.models import AbstractBaseUser, AnonymousUser, PermissionsMixin
-from django.db import Error as AnyDatabaseError
 from django.http import HttpRequest
 from django.http.request import split_domain_port, validate_host
 
 from changesource.conf import Settings
-from changesource.exceptions import AccessRefused, AccessUnchecked, OriginRefused, SettingError
+from changesource.exceptions import AccessRefused, OriginRefused, SettingError
+from changesource.services.keys import check_app, check_key, keys
 from changesource.store import api_keys
+from changesource.store.api_keys import KeptKey, KeptKeys
 
 Headers = Iterable[tuple[bytes, bytes]]
 
@@ -54,23 +54,38 @@ def is_viewer(cookies: Mapping[str, str]) -> bool:
     return may_view(get_user(request))
 
 
-async def admit(scope: Mapping[str, Any], chosen: Settings) -> None:
-    """Return where the connection of this ASGI scope may be served.
+async def admit(scope: Mapping[str, Any], chosen: Settings) -> KeptKey | None:
+    """Return the key of the database that lets the connection of this ASGI scope in.
 
-    Raises ``OriginRefused``, ``AccessRefused``, or ``AccessUnchecked`` while the database is away. The keys of the
-    environment are good without it.
+    None: one of the environment does, which is good without the database, for all, and for as long as the process
+    runs; or none is needed. Raises ``OriginRefused``, ``AccessRefused``, or ``AccessUnchecked`` while the database is
+    away. What the key is bound to is for ``check_app``.
     """
     check_origin(scope["headers"], chosen.allowed_hosts, chosen.csrf_trusted_origins)
     if chosen.api_keys and is_one_of(presented_key(scope), map(api_keys.hash_of, chosen.api_keys)):
-        return
-    try:
-        kept = await database_sync_to_async(api_keys.kept)()
-    except AnyDatabaseError as error:
-        raise AccessUnchecked(f"The database, which keeps the API keys, did not answer: {error}") from error
+        return None
+    kept = await keys().ask()
     if not chosen.api_keys and not kept.any_made:
         _check_keyless(scope, chosen)
-    elif not is_one_of(presented_key(scope), kept.hashes):
-        raise AccessRefused("The API key is wrong or revoked.")
+        return None
+    key = key_of(presented_key(scope), kept)
+    check_key(key)
+    keys().used(key)
+    return key
+
+
+async def admit_to_page(scope: Mapping[str, Any], chosen: Settings) -> None:
+    """Return where a page is shown to whoever has this ASGI scope; raises as ``admit``. A bound key opens none."""
+    check_app(await admit(scope, chosen), "")
+
+
+def key_of(presented: str, kept: KeptKeys) -> KeptKey:
+    """The kept key that was presented; all are compared, each in constant time. Raises ``AccessRefused``."""
+    own = api_keys.hash_of(presented)
+    found = [key for known, key in kept.keys.items() if hmac.compare_digest(own, known)]
+    if not found:
+        raise AccessRefused("The API key is wrong.")
+    return found[0]
 
 
 def _check_keyless(scope: Mapping[str, Any], chosen: Settings) -> None:

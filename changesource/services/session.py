@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from time import monotonic, time
+from typing import NoReturn
 
 from changesource.backoff import Backoff
 from changesource.exceptions import (
+    AccessRefused,
     FingerprintChanged,
     ResetRequired,
     SourceRefused,
@@ -47,6 +49,8 @@ PACE_SECONDS = 10.0
 # With what a process knows of the database for half a second, an edit reaches a replica within two.
 OVERSIGHT_SECONDS = 0.5
 PULL_IDLE_MS = 500
+
+Guard = Callable[[], Coroutine[None, None, NoReturn]]
 
 
 def _first(group: BaseExceptionGroup[ZerosourceError]) -> ZerosourceError:
@@ -102,6 +106,8 @@ class ReplicaSession:
         self._limits = limits
         self._send = send
         self._may_go_on = may_go_on
+        # Whether its API key was no good any more.
+        self.locked_out = False
         self._acked = ""
         self._state = self._state_before = "connected"
         self._message = ""
@@ -125,15 +131,18 @@ class ReplicaSession:
             self._acked = max(self._acked, str(Watermark.parse(watermark)))
             self._flight.acked(self._acked)
 
-    async def run(self) -> None:
-        """Serve until cancelled, or until nothing can be served (then it returns, and the socket is to be closed)."""
+    async def run(self, guard: Guard | None = None) -> None:
+        """Serve until cancelled, or until nothing can be served (then it returns, and the socket is to be closed).
+
+        ``guard`` raises ``AccessRefused`` once the connection's API key is no good any more, whatever is done then.
+        """
         helpers = [
             asyncio.create_task(self._note_progress(), name="replica-progress"),
             asyncio.create_task(self.faults.run(), name="replica-faults"),
         ]
         self._subscriber.attach(self.mailbox, self._limits.keepalive)
         try:
-            await self._serve()
+            await self._serve_guarded(guard)
         except* ZerosourceError as group:
             await self._end(_first(group))
         finally:
@@ -154,8 +163,20 @@ class ReplicaSession:
             if self._downstream is not None:
                 await self._downstream.rollback()
             await self._send([messages.reset_required(self._message, error.code)])
+        elif isinstance(error, AccessRefused):
+            logger.warning("connection locked out", extra=self._names() | {"code": error.code, "why": error.message})
+            self.locked_out = True
         else:
             logger.error("connection ends", extra=self._names() | {"error": self._message})
+
+    async def _serve_guarded(self, guard: Guard | None) -> None:
+        if guard is None:
+            await self._serve()
+            return
+        async with asyncio.TaskGroup() as tasks:
+            guarding = tasks.create_task(guard(), name="replica-key")
+            await self._serve()
+            guarding.cancel()
 
     async def _serve(self) -> None:
         if self.request.last_watermark:

@@ -30,9 +30,13 @@ FRAME_SECONDS = 20.0
 KEY = re.compile(r"zs_[A-Za-z0-9_-]{43}")
 
 
-async def attempt(url: str, *query: tuple[str, str], **options: Any) -> str | int:
-    """Connect as a zero-cache does: the beginning of the first frame, or the status of the refusal."""
-    parameters = [("appID", f"a{time.monotonic_ns()}"), ("shardNum", "0"), *query]
+async def attempt(url: str, *query: tuple[str, str], app_id: str | None = None, **options: Any) -> str | int:
+    """Connect as a zero-cache does: the beginning of the first frame, or the status of the refusal.
+
+    Without an ``app_id`` it is one that no other has.
+    """
+    app_id = f"a{time.monotonic_ns()}" if app_id is None else app_id
+    parameters = [("appID", app_id), ("shardNum", "0"), *query]
     # A full queue would keep the server's answer to our closing from being read.
     options["max_queue"] = None
     try:
@@ -108,7 +112,14 @@ async def test_only_a_valid_key_gets_a_frame(deployment: DeploymentFactory) -> N
     assert await attempt(url, **bearer) == 403
     log = server.log_text()
     assert log.count("connection refused") == len(wrong) + 5
-    for why in ("no API key in the request", "is empty", "wrong or revoked", "several API keys", "other Authorization"):
+    for why in (
+        "no API key in the request",
+        "is empty",
+        "key is wrong",
+        "is revoked",
+        "several API keys",
+        "another Auth",
+    ):
         assert why in log
     assert_silent(log, ONE, TWO, kept, revoked, kept[:-1])
 

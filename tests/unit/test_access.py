@@ -17,9 +17,9 @@ from changesource import access_log
 from changesource.conf import settings
 from changesource.exceptions import AccessRefused, AccessUnchecked, OriginRefused
 from changesource.logs import JsonFormatter, TextFormatter
-from changesource.services.access import admit, check_origin, is_loopback, is_one_of, presented_key
+from changesource.services.access import admit, check_origin, is_loopback, key_of, presented_key
 from changesource.store import api_keys
-from changesource.store.api_keys import hash_of
+from changesource.store.api_keys import KeptKey, KeptKeys, hash_of
 
 KEY = "zs_" + "Abc-_9" * 7
 
@@ -89,12 +89,13 @@ def test_no_single_key(query: str, authorization: tuple[str, ...], why: str) -> 
 
 
 def test_any_of_several_keys_fits_and_nothing_else() -> None:
-    hashes = [hash_of("k1"), hash_of("k2")]
-    assert is_one_of("k1", hashes)
-    assert is_one_of("k2", hashes)
-    for wrong in ("", "k", "k3", "k1k2", "k1,k2", "k2,k1", "k1 ", " k1", "K1", "k1\0", hashes[0]):
-        assert not is_one_of(wrong, hashes)
-    assert not is_one_of("k1", [])
+    kept = KeptKeys({hash_of(key): KeptKey(key, hash_of(key)) for key in ("k1", "k2")})
+    assert [key_of(key, kept).name for key in ("k1", "k2")] == ["k1", "k2"]
+    for wrong in ("", "k", "k3", "k1k2", "k1,k2", "k2,k1", "k1 ", " k1", "K1", "k1\0", hash_of("k1")):
+        with pytest.raises(AccessRefused, match="The API key is wrong"):
+            key_of(wrong, kept)
+    with pytest.raises(AccessRefused):
+        key_of("k1", KeptKeys())
 
 
 @pytest.mark.parametrize(
@@ -204,7 +205,7 @@ def test_the_access_log_shows_paths_alone(monkeypatch: pytest.MonkeyPatch) -> No
 async def test_without_keys_only_this_machine_is_let_in_and_only_with_debug(
     monkeypatch: pytest.MonkeyPatch, debug: bool, client: list[object] | None, any_made: bool, let_in: bool
 ) -> None:
-    monkeypatch.setattr(api_keys, "kept", lambda: api_keys.KeptKeys((), any_made))
+    monkeypatch.setattr(api_keys, "kept", lambda: KeptKeys({"h": KeptKey("k", "h", revoked=True)} if any_made else {}))
     chosen = replace(settings(), debug=debug, api_keys=())
     attempt = admit({**scope("apiKey=any"), "client": client}, chosen)
     if let_in:

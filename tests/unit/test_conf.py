@@ -28,11 +28,23 @@ def test_defaults(tmp_path: Path) -> None:
         found.port = 1  # type: ignore[misc]
 
 
+def test_a_key_that_can_be_guessed_is_refused_with_debug_off(tmp_path: Path) -> None:
+    weak, strong = "fifteen-letters", "sixteen-letters!"
+    keys = {"CHANGE_SOURCE_API_KEYS": f"{strong},{weak}"}
+    with pytest.raises(SettingError, match="CHANGE_SOURCE_API_KEYS has a key of fewer than 16 characters") as caught:
+        read_settings(dict(keys), tmp_path)
+    assert weak not in str(caught.value)
+    assert strong not in str(caught.value)
+    assert read_settings({**keys, "DEBUG": "on"}, tmp_path).api_keys == (strong, weak)
+    assert read_settings({"CHANGE_SOURCE_API_KEYS": strong}, tmp_path).api_keys == (strong,)
+
+
 def test_values_are_read(tmp_path: Path) -> None:
     found = read_settings(
         {
             "DEBUG": "True",
             "SECRET_KEY": "$PATH-is-no-reference",
+            "SECRET_KEY_FALLBACKS": "older$, oldest",
             "ALLOWED_HOSTS": "a.example, b.example,",
             "CHANGE_SOURCE_API_KEYS": "one, two",
             "LOG_LEVEL": "debug",
@@ -49,6 +61,7 @@ def test_values_are_read(tmp_path: Path) -> None:
         tmp_path,
     )
     assert (found.debug, found.secret_key) == (True, "$PATH-is-no-reference")
+    assert found.secret_key_fallbacks == ("older$", "oldest")
     assert (found.allowed_hosts, found.api_keys) == (("a.example", "b.example"), ("one", "two"))
     assert (found.log_level, found.log_format, found.post_images) == ("DEBUG", "json", "off")
     assert found.snapshot_frames == "insert"

@@ -15,7 +15,7 @@ from changesource.store import api_keys
 class Command(CodedCommand):
     """Revokes by name; a key revoked before stays so."""
 
-    help = "Refuse new connections with an API key of the database. Open ones go on until they end."
+    help = "Refuse an API key of the database from now on. Its connections are closed within two seconds."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Declare the arguments."""
