@@ -11,6 +11,7 @@ from django.db import Error as DatabaseFailure
 
 from changesource.conf import settings
 from changesource.exceptions import DatabaseUnavailable, MappingError, SourceRefused, SourceUnavailable, ZerosourceError
+from changesource.logs import without_keys
 from changesource.mapping.spec import TableSpec
 from changesource.services.findings import Finding, table_findings
 from changesource.services.inspection import inspector
@@ -78,4 +79,4 @@ def _of_finding(table: TableSpec, finding: Finding) -> CheckMessage:
 
 
 def _message(kind: type[Error] | type[Warning], error: ZerosourceError) -> CheckMessage:
-    return kind(error.message, hint=error.remedy, id=f"{TAG}.{error.code}")
+    return kind(without_keys(error.message), hint=error.remedy, id=f"{TAG}.{error.code}")

@@ -36,7 +36,7 @@ PostImages = Literal["auto", "required", "off"]
 SnapshotFrames = Literal["backfill", "insert"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)  # whatever it gets into must not show its values
 class Settings:
     """Every setting of zerosource. A field is named as its variable, in lower case, but for ``api_keys``
     (``CHANGE_SOURCE_API_KEYS``)."""
@@ -304,6 +304,8 @@ class _Reader:
         if uri is not None and uri.startswith("mongodb://"):
             try:
                 parse_uri(uri, warn=False)
+            except OSError:
+                raise wrong("MONGODB_URI", "names a file of certificates that cannot be read") from None
             except (PyMongoError, ValueError):
                 # The driver's own words may quote a part of the password.
                 raise wrong("MONGODB_URI", "is not a valid MongoDB connection string") from None
