@@ -11,6 +11,7 @@ from django.db import Error as DatabaseFailure
 
 from changesource.conf import settings
 from changesource.exceptions import DatabaseUnavailable, MappingError, SourceRefused, SourceUnavailable, ZerosourceError
+from changesource.logs import without_keys
 from changesource.mapping.spec import TableSpec
 from changesource.services.findings import Finding, table_findings
 from changesource.services.inspection import inspector
@@ -40,6 +41,23 @@ def check_source(app_configs: Sequence[AppConfig] | None, **options: Any) -> lis
     return list({str(message): message for message in _of_tables(tables)}.values())
 
 
+@register("security", deploy=True)
+def check_deployment(app_configs: Sequence[AppConfig] | None, **options: Any) -> list[CheckMessage]:
+    """Of ``check --deploy``: what Django cannot know of our own settings."""
+    chosen, found = settings(), list[CheckMessage]()
+    if chosen.debug:
+        found.append(Warning("DEBUG is on.", hint="Leave it unset in production.", id=f"{TAG}.W002"))
+    if chosen.secure_cookies and not (chosen.trusted_proxies or chosen.csrf_trusted_origins):
+        found.append(
+            Warning(
+                "Cookies go by https alone, but no proxy that ends TLS is named, so nobody can log in through one.",
+                hint="Put its address into TRUSTED_PROXIES.",
+                id=f"{TAG}.W003",
+            )
+        )
+    return found
+
+
 def _of_tables(tables: Sequence[TableSpec]) -> Iterator[CheckMessage]:
     for table in tables:
         try:
@@ -61,4 +79,4 @@ def _of_finding(table: TableSpec, finding: Finding) -> CheckMessage:
 
 
 def _message(kind: type[Error] | type[Warning], error: ZerosourceError) -> CheckMessage:
-    return kind(error.message, hint=error.remedy, id=f"{TAG}.{error.code}")
+    return kind(without_keys(error.message), hint=error.remedy, id=f"{TAG}.{error.code}")

@@ -6,6 +6,7 @@ what is wrong with it and the bound. No message ever shows a value that may hold
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import secrets
 import tempfile
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Literal
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote, unquote_plus, urlsplit
 
 import environ
 from pymongo.errors import PyMongoError
@@ -25,6 +26,7 @@ from .exceptions import SettingError
 ROOT = Path(__file__).resolve().parent.parent
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 MIB = 1024 * 1024
+SECRET_LENGTH = 6  # characters from which on a secret is cut out of what is written
 SHORTEST = 0.1  # seconds; MongoDB and the database are asked several times within some settings
 # Characters. Whoever reaches the server may guess as often as it answers.
 SHORTEST_KEY = 16
@@ -34,7 +36,7 @@ PostImages = Literal["auto", "required", "off"]
 SnapshotFrames = Literal["backfill", "insert"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)  # whatever it gets into must not show its values
 class Settings:
     """Every setting of zerosource. A field is named as its variable, in lower case, but for ``api_keys``
     (``CHANGE_SOURCE_API_KEYS``)."""
@@ -43,6 +45,15 @@ class Settings:
     secret_key: str
     secret_key_fallbacks: tuple[str, ...]
     allowed_hosts: tuple[str, ...]
+    csrf_trusted_origins: tuple[str, ...]
+    trusted_proxies: tuple[str, ...]
+    secure_cookies: bool
+    hsts_seconds: int
+    session_idle_seconds: int
+    session_seconds: int
+    login_tries: int
+    login_tries_seconds: int
+    open_metrics: bool
     port: int
     log_level: str
     log_format: LogFormat
@@ -72,6 +83,23 @@ class Settings:
     data_dir: Path
 
     @property
+    def secrets(self) -> tuple[str, ...]:
+        """What no output may show, raw and decoded: keys, passwords, tokens in queries. Short ones are but words."""
+        found: list[str] = [self.secret_key, *self.secret_key_fallbacks]
+        for url in (self.mongodb_uri, self.redis_url, self.database_url, self.schema_url, self.table_mappings_url):
+            parts = urlsplit(url or "")
+            found.append(parts.netloc.rpartition("@")[0].partition(":")[2])
+            # Of services' URLs most parameters are options; of others any may be a token.
+            named = parts.query.split("&")
+            found += [
+                value
+                for name, _, value in (part.partition("=") for part in named)
+                if parts.scheme in ("http", "https") or "password" in name.lower()
+            ]
+        long = [secret for secret in found if len(secret) >= SECRET_LENGTH]
+        return (*self.api_keys, *dict.fromkeys(form for secret in long for form in (secret, unquote_plus(secret))))
+
+    @property
     def has_managed_source(self) -> bool:
         """Whether tables come from a file or URL (and are then read-only in the admin)."""
         return any((self.schema_url, self.schema_file, self.table_mappings_url, self.table_mappings_file))
@@ -97,6 +125,15 @@ def read_settings(variables: MutableMapping[str, str], root: Path) -> Settings:
         secret_key=read.text("SECRET_KEY") or _kept_secret_key(data_dir),
         secret_key_fallbacks=read.items("SECRET_KEY_FALLBACKS"),
         allowed_hosts=read.items("ALLOWED_HOSTS") or LOCAL_HOSTS,
+        csrf_trusted_origins=read.origins("CSRF_TRUSTED_ORIGINS"),
+        trusted_proxies=read.networks("TRUSTED_PROXIES"),
+        secure_cookies=read.boolean("SECURE_COOKIES", default=not debug),
+        hsts_seconds=read.integer("HSTS_SECONDS", 0, 0, 63_072_000),
+        session_idle_seconds=read.integer("SESSION_IDLE_SECONDS", 3600, 60, 2_592_000),
+        session_seconds=read.integer("SESSION_SECONDS", 43_200, 60, 2_592_000),
+        login_tries=read.integer("LOGIN_TRIES", 5, 1, 1000),
+        login_tries_seconds=read.integer("LOGIN_TRIES_SECONDS", 900, 1, 86_400),
+        open_metrics=read.boolean("OPEN_METRICS", default=False),
         port=read.integer("PORT", 3000, 1, 65535),
         log_level=read.choice("LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")),
         log_format="json" if read.choice("LOG_FORMAT", "text", ("text", "json")) == "json" else "text",
@@ -155,6 +192,29 @@ class _Reader:
     def items(self, name: str) -> tuple[str, ...]:
         """The comma-separated items; empty ones are left out."""
         return tuple(item for item in (part.strip() for part in self.text(name).split(",")) if item)
+
+    def origins(self, name: str) -> tuple[str, ...]:
+        """Comma-separated origins as browsers send them, such as ``https://zerosource.example``."""
+        found = self.items(name)
+        for item in found:
+            try:
+                parts = urlsplit(item)
+                valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+            except ValueError:
+                valid = False
+            if not valid or item != f"{parts.scheme}://{parts.netloc}" or "@" in item or "*" in item:
+                raise wrong(name, f"has {item!r}; each must be like https://zerosource.example, without a path")
+        return found
+
+    def networks(self, name: str) -> tuple[str, ...]:
+        """Comma-separated addresses and networks, such as ``10.0.0.0/8``."""
+        found = self.items(name)
+        for item in found:
+            try:
+                ipaddress.ip_network(item)
+            except ValueError:
+                raise wrong(name, f"has {item!r}; each must be an address or a network, such as 10.0.0.0/8") from None
+        return found
 
     def api_keys(self, shortest: int) -> tuple[str, ...]:
         """CHANGE_SOURCE_API_KEYS; none is shown, nor how long one is."""
@@ -244,6 +304,8 @@ class _Reader:
         if uri is not None and uri.startswith("mongodb://"):
             try:
                 parse_uri(uri, warn=False)
+            except OSError:
+                raise wrong("MONGODB_URI", "names a file of certificates that cannot be read") from None
             except (PyMongoError, ValueError):
                 # The driver's own words may quote a part of the password.
                 raise wrong("MONGODB_URI", "is not a valid MongoDB connection string") from None

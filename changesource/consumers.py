@@ -146,7 +146,7 @@ class LiveConsumer(TaskConsumer):
         """Accept who may look; refuse others (HTTP 403) with the reason in the log."""
         chosen = settings()
         try:
-            access.check_origin(self.scope["headers"], chosen.allowed_hosts)
+            access.check_origin(self.scope["headers"], chosen.allowed_hosts, chosen.csrf_trusted_origins)
             if not await self.is_viewer(otherwise=False):
                 raise ViewerRefused()
         except ZerosourceError as error:

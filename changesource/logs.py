@@ -74,23 +74,38 @@ class JsonFormatter(_Formatter):
 
 
 def without_keys(line: str) -> str:
-    """Return ``line`` without what is or may be an API key or a password: those of the settings, and by their form."""
-    for key in _own_keys():
-        line = line.replace(key, "***")
+    """Return ``line`` without what is or may be an API key or a password: the settings' secrets, and by their form."""
+    for secret in _secrets():
+        line = line.replace(secret, "***")
     for pattern, instead in _KEYS:
         line = pattern.sub(instead, line)
     return line
 
 
 @lru_cache(maxsize=1)
-def _own_keys() -> tuple[str, ...]:
-    """The keys of the settings, also percent-encoded; the longest first, since one may be the beginning of another."""
+def _secrets() -> tuple[str, ...]:
+    """The settings' secrets, also percent-encoded; the longest first, since one may be the beginning of another."""
     try:
-        keys = settings().api_keys
+        found = settings().secrets
     except SettingError:
         return ()  # the process is about to say so, and to end
-    forms = {form for key in keys for form in (key, quote(key, safe=""), quote_plus(key))}
+    forms = {form for one in found for form in (one, quote(one, safe=""), quote_plus(one), _in_json(one))}
     return tuple(sorted(forms, key=len, reverse=True))
+
+
+def _in_json(text: str) -> str:
+    return json.dumps(text)[1:-1]
+
+
+class ShortRefusals(logging.Filter):
+    """Django's lines on requests that it refuses, without a traceback: who is refused must not fill the log."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Let all pass."""
+        status = getattr(record, "status_code", None)
+        if (isinstance(status, int) and status < 500) or record.name.startswith("django.security"):
+            record.exc_info = record.exc_text = None
+        return True
 
 
 def _shown(value: object) -> str:

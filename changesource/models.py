@@ -439,3 +439,18 @@ class Lease(models.Model):
     def __str__(self) -> str:
         """What is led."""
         return self.name
+
+
+class LoginTry(models.Model):
+    """A try to log in to the admin that failed, or is under way. Kept for LOGIN_TRIES_SECONDS."""
+
+    place = models.CharField(help_text="The client's address; of IPv6 its network.")
+    who = models.CharField(help_text="A hash of the user name: people type their password there by mistake.")
+    at = models.DateTimeField(default=timezone.now, help_text="When it began.")
+
+    class Meta:
+        indexes = (models.Index(fields=("place", "at"), name="login_tries_of_a_place"),)
+
+    def __str__(self) -> str:
+        """Where it came from."""
+        return self.place

@@ -12,10 +12,14 @@ from zerosource_project import theme
 settings = conf.settings()
 
 BASE_DIR = conf.ROOT
-DEBUG = settings.debug
+# Never, whatever our own DEBUG says: Django's pages for errors show settings, local variables and requests, and these
+# hold passwords. The log has each traceback.
+DEBUG = False
 SECRET_KEY = settings.secret_key
 SECRET_KEY_FALLBACKS = list(settings.secret_key_fallbacks)
 ALLOWED_HOSTS = list(settings.allowed_hosts)
+CSRF_TRUSTED_ORIGINS = list(settings.csrf_trusted_origins)
+CSRF_FAILURE_VIEW = "changesource.views.csrf_failure"
 
 INSTALLED_APPS = [
     "unfold",  # before the admin, whose templates it overrides
@@ -30,12 +34,15 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
+    "changesource.proxies.TrustedProxies",
+    "changesource.headers.ContentSecurityPolicy",
     "django.middleware.security.SecurityMiddleware",
     "changesource.static_files.StaticFilesMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "changesource.sessions.SessionLimits",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
@@ -57,6 +64,18 @@ TEMPLATES = [
 
 ROOT_URLCONF = "zerosource_project.urls"
 ASGI_APPLICATION = "zerosource_project.asgi.application"
+
+# Taken away from whoever is no trusted proxy, so it may be read.
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = settings.secure_cookies
+SESSION_COOKIE_AGE = min(settings.session_idle_seconds, settings.session_seconds)
+CSRF_COOKIE_HTTPONLY = True  # forms carry the token
+SECURE_HSTS_SECONDS = settings.hsts_seconds
+SILENCED_SYSTEM_CHECKS = [
+    "security.W005",  # HSTS for this host alone: other hosts under its name are not ours to decide on
+    "security.W008",  # who ends TLS leads from http to https; replicas and probes come by plain http from inside
+    "security.W021",  # as W005
+]
 
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
@@ -126,7 +145,14 @@ LOGGING = {
         "text": {"()": "changesource.logs.TextFormatter"},
         "json": {"()": "changesource.logs.JsonFormatter"},
     },
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": settings.log_format}},
+    "filters": {"short_refusals": {"()": "changesource.logs.ShortRefusals"}},
+    "handlers": {
+        "stderr": {
+            "class": "logging.StreamHandler",
+            "formatter": settings.log_format,
+            "filters": ["short_refusals"],
+        }
+    },
     "root": {"handlers": ["stderr"], "level": "WARNING"},
     "loggers": {
         "changesource": {"level": settings.log_level},

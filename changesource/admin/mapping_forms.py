@@ -11,6 +11,7 @@ from django import forms
 from django.contrib.admin.models import LogEntry
 from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
+from django.db.models import QuerySet
 from django.forms.models import BaseInlineFormSet, ModelForm
 from unfold.widgets import UnfoldAdminTextareaWidget
 
@@ -51,16 +52,15 @@ class Conflict:
 
 def version_of(mapping: TableMapping) -> str:
     """A hash of the mapping and its columns as they are stored; "" for one that is not stored, or cannot be read."""
-    spec = _stored(mapping)
+    spec = _stored(mapping, TableMapping.objects.all())
     return hash_of(Specification((spec,))) if spec is not None else ""
 
 
-def _stored(mapping: TableMapping) -> TableSpec | None:
+def _stored(mapping: TableMapping, tables: QuerySet[TableMapping]) -> TableSpec | None:
     """The mapping as it is stored, whatever its form has done to the instance."""
     if mapping.pk is None:
         return None
-    # Where the database can, the row is kept from others until this transaction ends.
-    stored = TableMapping.objects.select_for_update().filter(pk=mapping.pk).first()
+    stored = tables.filter(pk=mapping.pk).first()
     try:
         return stored.table_spec(stored.columns.all()) if stored is not None else None
     except MappingError:
@@ -105,7 +105,8 @@ class TableMappingForm(TableForm):
         """Refuse ``spec`` where what is stored is not what the form began with. Runs in the transaction that saves."""
         if not self.saves or self.instance.pk is None:
             return
-        stored = _stored(self.instance)
+        # Where the database can, the row is kept from others until this transaction ends.
+        stored = _stored(self.instance, TableMapping.objects.select_for_update())
         version = hash_of(Specification((stored,))) if stored is not None else ""
         if stored is None or version in (self.cleaned_data.get("version"), self.data.get("_overwrite")):
             return

@@ -61,7 +61,7 @@ async def admit(scope: Mapping[str, Any], chosen: Settings) -> KeptKey | None:
     runs; or none is needed. Raises ``OriginRefused``, ``AccessRefused``, or ``AccessUnchecked`` while the database is
     away. What the key is bound to is for ``check_app``.
     """
-    check_origin(scope["headers"], chosen.allowed_hosts)
+    check_origin(scope["headers"], chosen.allowed_hosts, chosen.csrf_trusted_origins)
     if chosen.api_keys and is_one_of(presented_key(scope), map(api_keys.hash_of, chosen.api_keys)):
         return None
     kept = await keys().ask()
@@ -93,6 +93,8 @@ def _check_keyless(scope: Mapping[str, Any], chosen: Settings) -> None:
     if not chosen.debug:
         raise AccessRefused("No API key exists, so nobody is let in.")
     client = scope.get("client")
+    if any(name in (b"x-forwarded-for", b"forwarded") for name, _ in scope["headers"]):
+        raise AccessRefused("No API key exists, so only clients on this machine are let in, and none by a proxy.")
     if not client or not is_loopback(client[0]):
         raise AccessRefused("No API key exists, so only clients on this machine are let in.")
 
@@ -139,13 +141,14 @@ def basic_key(value: bytes) -> str:
     return password or user
 
 
-def check_origin(headers: Headers, allowed_hosts: Collection[str]) -> None:
+def check_origin(headers: Headers, allowed_hosts: Collection[str], trusted: Collection[str] = ()) -> None:
     """Refuse a browser's page from elsewhere, and one of no site (``null``). zero-cache sends no Origin.
 
-    The Host must be one of ``allowed_hosts`` then: another site may have its name point here. Raises ``OriginRefused``.
+    Origins that are ``trusted`` pass. For others the Host must be one of ``allowed_hosts``: another site may have its
+    name point here. Raises ``OriginRefused``.
     """
     found = {name: value.decode("latin1").lower() for name, value in headers if name in (b"origin", b"host")}
-    if b"origin" not in found:
+    if b"origin" not in found or found[b"origin"] in trusted:
         return
     host = found.get(b"host", "")
     scheme, _, place = found[b"origin"].partition("://")

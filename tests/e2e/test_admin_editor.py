@@ -164,8 +164,9 @@ def opened(desk: Desk, server: Server, user: str) -> Page:
 def test_a_viewer_cannot_save_and_the_second_of_two_is_told(
     deployment: DeploymentFactory, mongo: Database[Any], desk: Desk
 ) -> None:
+    """On PostgreSQL, where the row is locked while it is saved."""
     sample_data.load(mongo)
-    place = deployment(**ADMIN)
+    place = deployment("postgres", **ADMIN)
     server = place.server()
     place.manage("importmappings", str(sample_data.MAPPINGS_FILE))
     place.manage("shell", "-c", VIEWER)

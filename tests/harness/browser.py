@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, Error, Page
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Error, Page
 
 from devtools.chromium import DESKTOP, PHONE, chromium, log_in
 from tests.harness.deployment import Server
@@ -18,12 +18,16 @@ TIMEOUT_MS = 10_000
 
 
 class Desk:
-    """Opens pages of the admin. A script's error on any of them fails the test at its end (see ``close``)."""
+    """Opens pages of the admin. A script's error on any of them fails the test at its end (see ``close``).
+
+    So does what the page's own security policy keeps from being loaded or run, which ``refused`` lists.
+    """
 
     def __init__(self, browser: Browser) -> None:
         self._browser = browser
         self._contexts: list[BrowserContext] = []
         self.errors: list[Error] = []
+        self.refused: list[str] = []
 
     def page(
         self,
@@ -41,17 +45,23 @@ class Desk:
         context.set_default_timeout(TIMEOUT_MS)
         page = context.new_page()
         page.on("pageerror", self._failed)
+        page.on("console", self._said)
         log_in(page, user, password)
         return page
 
     def _failed(self, error: Error) -> None:
         self.errors.append(error)
 
+    def _said(self, message: ConsoleMessage) -> None:
+        if "Content Security Policy" in message.text:
+            self.refused.append(message.text)
+
     def close(self) -> None:
-        """Close all pages; fails where a script on one of them failed."""
+        """Close all pages; fails where a script on one of them failed, or something was refused."""
         for context in self._contexts:
             context.close()
         assert not self.errors, self.errors
+        assert not self.refused, self.refused
 
 
 def axe(page: Page) -> list[str]:

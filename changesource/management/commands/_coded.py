@@ -9,6 +9,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import Error as DatabaseFailure
 
 from changesource.exceptions import DatabaseUnavailable, ZerosourceError
+from changesource.logs import without_keys
 
 
 class CodedCommand(BaseCommand):
@@ -35,4 +36,4 @@ class CodedCommand(BaseCommand):
 
 
 def _refusal(error: ZerosourceError) -> CommandError:
-    return CommandError(str(error), returncode=error.exit_code)
+    return CommandError(without_keys(str(error)), returncode=error.exit_code)

@@ -1,0 +1,51 @@
+"""Sessions of the admin end: SESSION_IDLE_SECONDS after the last page, SESSION_SECONDS after the first at the latest.
+
+The end is a moment that is kept with the session, so the live page's WebSocket knows no later one either.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from django.contrib.auth import SESSION_KEY
+from django.contrib.sessions.backends.base import SessionBase
+from django.http import HttpRequest
+from django.utils import timezone
+from django.utils.deprecation import MiddlewareMixin
+
+from changesource.conf import settings
+
+BEGAN = "began"
+# What a page asks for by itself does not keep its session alive.
+BY_ITSELF = "admin:overview"
+# A session is written again only where its end moves by more than this share of the idle time, and a minute at most.
+SHARE, MOST_SECONDS = 0.1, 60.0
+
+
+class SessionLimits(MiddlewareMixin):
+    """Moves the end of the session with each page that somebody opens."""
+
+    def process_view(self, request: HttpRequest, *_: Any) -> None:
+        """Do so before the page is made."""
+        match = request.resolver_match
+        if SESSION_KEY in request.session and match is not None and match.view_name != BY_ITSELF:
+            prolong(request.session, timezone.now())
+
+
+def prolong(session: SessionBase, now: datetime) -> None:
+    """Have ``session`` end when it is idle from ``now`` on for too long, or has lasted for too long altogether."""
+    chosen = settings()
+    if BEGAN not in session:
+        session[BEGAN] = now.timestamp()
+    idle = timedelta(seconds=chosen.session_idle_seconds)
+    last = datetime.fromtimestamp(session[BEGAN], UTC) + timedelta(seconds=chosen.session_seconds)
+    end = min(now + idle, last)
+    slack = timedelta(seconds=min(MOST_SECONDS, SHARE * chosen.session_idle_seconds))
+    if abs(end - session.get_expiry_date()) > slack or "_session_expiry" not in session:
+        session.set_expiry(end)
+
+
+def clear_expired(request: HttpRequest, **_: Any) -> None:
+    """Delete sessions that ended: at each login, so that there are never more than logins since the last."""
+    request.session.clear_expired()
