@@ -287,7 +287,7 @@ class _Reader:
                 _ = parts.port
         except ValueError:
             raise wrong(name, "is not a valid URL") from None
-        if parts.scheme not in schemes or not (parts.netloc or parts.scheme == "unix"):
+        if parts.scheme not in schemes or not (parts.hostname or parts.scheme == "unix"):
             raise wrong(name, f"is not a URL that begins with {' or '.join(f'{s}://' for s in schemes)}")
         return text
 

@@ -21,6 +21,7 @@ from bson.regex import Regex
 from bson.timestamp import Timestamp
 from bson.tz_util import utc
 
+from changesource.mapping.budget import DECIMAL, PART, charge
 from changesource.mapping.paths import MISSING, Missing, Test, as_document
 from changesource.mapping.regexes import options_of
 
@@ -101,9 +102,12 @@ def order_key(value: object) -> tuple[object, ...]:  # noqa: PLR0911 - one for e
     if kind == NUMBER:
         return _number_key(value)
     if kind == ARRAY and isinstance(value, list):
+        charge(2 * PART * (1 + len(value)))
         return (kind, tuple(map(order_key, value)))
     if kind == OBJECT:
-        fields = ((name, order_key(inner)) for name, inner in (as_document(value) or {}).items())
+        found = as_document(value) or {}
+        charge(2 * PART * (1 + len(found)))
+        fields = ((name, order_key(inner)) for name, inner in found.items())
         # MongoDB compares the classes of two fields before their names.
         return (kind, tuple((key[0], name, key[1:]) for name, key in fields))
     if isinstance(value, uuid.UUID):
@@ -125,6 +129,7 @@ def order_key(value: object) -> tuple[object, ...]:  # noqa: PLR0911 - one for e
 
 def _number_key(value: object) -> tuple[object, ...]:
     if isinstance(value, Decimal128):
+        charge(DECIMAL)
         exact = value.to_decimal()
         return NAN_KEY if exact.is_nan() else (NUMBER, 1, exact)
     return NAN_KEY if isinstance(value, float) and math.isnan(value) else (NUMBER, 1, value)

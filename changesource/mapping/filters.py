@@ -14,6 +14,7 @@ from bson.decimal128 import Decimal128
 from bson.regex import Regex
 
 from changesource.exceptions import MappingError
+from changesource.mapping.budget import PART, bounded, charge
 from changesource.mapping.comparison import NAN_KEY, ORDERED, equals, one_of, order_key, ordered
 from changesource.mapping.expressions import compile_expression
 from changesource.mapping.expressions.conversions import TYPE_CODES, bson_type
@@ -42,6 +43,9 @@ FIELD_OPERATORS = (
     "$size",
     "$not",
 )
+MAX_CLAUSES = 10_000
+# So many tests of fields take less time than it takes to count it.
+LIGHT = 32
 NUMBER_TYPES = ("double", "int", "long", "decimal")
 # The driver reads values of these deprecated types as those of another.
 _READ_AS = {"undefined": "null", "symbol": "string", "dbPointer": "object"}
@@ -62,7 +66,25 @@ def compile_filter(filter: dict[str, Json], place: str) -> Predicate:
     ``place`` is where the filter stands in the configuration; ``MappingError`` names the place below it that is
     not supported. An empty filter lets everything pass. The predicate raises ``ValueError`` where `find` would fail.
     """
-    return _filter(filter, place, inside=False)
+    clauses, heavy = _weight(filter)
+    if clauses > MAX_CLAUSES:
+        raise MappingError(place, f"the filter has more than {MAX_CLAUSES} clauses")
+    found = _filter(filter, place, inside=False)
+    return bounded(found) if heavy or clauses > LIGHT else found
+
+
+def _weight(value: Json, key: str = "") -> tuple[int, bool]:
+    """How many clauses there are, and whether one of them may take more steps than a few for each value."""
+    heavy = key in ("$regex", "$regularExpression", "$elemMatch", "$expr") or "." in key
+    if isinstance(value, dict):
+        found = [_weight(inner, name) for name, inner in value.items()]
+    elif isinstance(value, list):
+        # What a value may be among is looked up at once.
+        plain = (dict,) if key in ("$in", "$nin") else (dict, list, str, int, float, type(None))
+        found = [_weight(inner) for inner in value if isinstance(inner, plain)]
+    else:
+        found = []
+    return 1 + sum(count for count, _ in found), heavy or any(each for _, each in found)
 
 
 def is_operators(value: Json) -> bool:
@@ -350,7 +372,15 @@ def _elem_match(value: Json, place: str) -> _Criterion:
         element = _joined(_operators(value, place)).single
     else:
         element = _inner(_filter(value, place, inside=True))
-    return _as_a_whole(lambda found: isinstance(found, list) and any(map(element, found)))
+    steps = PART * _weight(value)[0]
+
+    def test(found: object) -> bool:
+        if not isinstance(found, list):
+            return False
+        charge(steps * len(found))
+        return any(map(element, found))
+
+    return _as_a_whole(test)
 
 
 def _inner(predicate: Predicate) -> Test:

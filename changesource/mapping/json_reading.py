@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable
 from typing import Final, TypeVar
 
@@ -38,8 +39,7 @@ def parse(content: bytes, origin: str) -> Json:
 def _once(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
     entry = dict(pairs)
     if len(entry) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
+        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
         raise ValueError(f"the key {twice!r} is given twice in one object")
     return entry
 
@@ -113,8 +113,8 @@ def names(place: str, value: Json) -> tuple[str, ...]:
     if not isinstance(value, list):
         raise MappingError(place, "must be a list of names")
     found = tuple(text(f"{place}.{index}", item) for index, item in enumerate(value))
-    for name in found:
-        if found.count(name) > 1:
+    for name, count in Counter(found).items():
+        if count > 1:
             raise MappingError(place, f"names {name!r} twice")
     return found
 

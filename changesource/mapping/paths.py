@@ -12,6 +12,7 @@ from typing import Final, TypeAlias
 from bson.dbref import DBRef
 
 from changesource.exceptions import MappingError
+from changesource.mapping.budget import PART, charge
 
 Document: TypeAlias = Mapping[str, object]
 Path: TypeAlias = tuple[str, ...]
@@ -74,6 +75,7 @@ def read_value(value: object, path: Path, index: int = 0) -> object:
     """What aggregation finds in ``value`` by the components of ``path`` from ``index`` on; ``MISSING`` for nothing."""
     while index < len(path):
         if isinstance(value, list):
+            charge(PART * len(value))
             # Arrays right inside an array are not entered: aggregation leaves them out.
             found = [read_value(element, path, index) for element in value if as_document(element) is not None]
             return [element for element in found if element is not MISSING]
@@ -119,6 +121,7 @@ def _any_value(document: Document, path: Path, test: Test, *, entered: bool = Tr
 
 
 def _any_element(array: list[object], rest: Path, test: Test, *, entered: bool = True) -> bool:
+    charge(PART * (1 + len(array)))
     if not rest:
         return any(map(test, array)) or test(array)
     for index, element in enumerate(array):

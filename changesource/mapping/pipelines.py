@@ -12,6 +12,7 @@ from typing import TypeAlias
 from bson.int64 import Int64
 
 from changesource.exceptions import MappingError
+from changesource.mapping.budget import PART, charge
 from changesource.mapping.expressions import compile_expression
 from changesource.mapping.filters import compile_filter
 from changesource.mapping.paths import MISSING, Document, Path, as_document, split_path
@@ -21,6 +22,8 @@ from changesource.mapping.spec import Json
 
 Shape: TypeAlias = Callable[[Document], Iterable[Document]]
 
+MAX_STAGES = 1000
+"""As in MongoDB."""
 MAX_DOCUMENTS = 100_000
 """What one document may become; several ``$unwind`` in a row multiply."""
 
@@ -58,6 +61,8 @@ def compile_pipeline(stages: Sequence[Json], place: str) -> Pipeline:
     compiled: list[tuple[str, Shape]] = []
     provenance = Provenance()
     multiplies = False
+    if len(stages) > MAX_STAGES:
+        raise MappingError(place, f"the pipeline has more than {MAX_STAGES} stages")
     for index, stage in enumerate(stages):
         own = f"{place}.{index}"
         if not isinstance(stage, dict) or len(stage) != 1:
@@ -133,6 +138,7 @@ def _unwind(stage: Json, place: str, before: Provenance) -> _Built:
         if isinstance(value, list):
             if len(value) > MAX_DOCUMENTS:
                 raise ValueError(f"one document becomes more than {MAX_DOCUMENTS}")
+            charge(len(value) * (PART + len(document)))
             if value:
                 return [
                     _with(_with(document, path, element), index_path, Int64(at)) for at, element in enumerate(value)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from changesource.exceptions import MappingError
+from changesource.mapping.budget import PART, charge
 from changesource.mapping.expressions import Expression, compile_expression
 from changesource.mapping.literals import field_name, is_extended
 from changesource.mapping.paths import MISSING, Document, as_document, split_path
@@ -42,6 +43,7 @@ class _Branch:
             return dict(value)
         result: dict[str, object] = {}
         included = self.mode == "include"
+        charge(len(value))
         for name, inner in value.items():
             child = self.children.get(name)
             if child is not None:
@@ -55,6 +57,7 @@ class _Branch:
     def projected(self, value: object) -> object:
         """What is left of a value below this branch's path."""
         if isinstance(value, list):
+            charge(PART * len(value))
             left = [self.projected(element) for element in value]
             return [element for element in left if element is not MISSING]
         document = as_document(value)
@@ -77,6 +80,7 @@ class _Branch:
 
     def _added(self, root: Document, value: object) -> object:
         if isinstance(value, list):
+            charge(PART * len(value))
             return [self._added(root, element) for element in value]
         document = as_document(value)
         # A value that has no fields makes way for a document of those that are computed.

@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
 from changesource.exceptions import RowRejected
+from changesource.mapping.budget import Allowance
 from changesource.mapping.checks import check_table
 from changesource.mapping.expressions import Expression, compile_expression
+from changesource.mapping.expressions.sizes import checked_size
 from changesource.mapping.filters import compile_filter
 from changesource.mapping.key_columns import TableKey, compile_table_key
 from changesource.mapping.keys import Image
@@ -83,12 +85,13 @@ class CompiledTable:
     def rows(self, document: Document) -> Iterator[JsonRow | Problem]:
         """Give the document's rows, each in the order of ``column_names``, and what does not fit, one after the other.
 
-        Of two rows with one key the first stays.
+        Of two rows with one key the first stays. Where the rows take too many steps together, the others are left out.
         """
+        allowance = Allowance()
         try:
             if self.matches is not None and not self.matches(document):
                 return
-            shaped = (document,) if self.pipeline is None else self.pipeline(document)
+            shaped = (document,) if self.pipeline is None else allowance.spend(self.pipeline, document)
         except PipelineFailed as exc:
             yield Problem("", str(exc), left_out=True)
             return
@@ -98,9 +101,11 @@ class CompiledTable:
         keys: set[tuple[Json, ...]] = set()
         for one in shaped:
             try:
-                row, tolerated = self._row(document.get("_id", MISSING), one)
+                row, tolerated = allowance.spend(self._row, document.get("_id", MISSING), one)
             except RowRejected as error:
                 yield Problem(error.column, error.reason, left_out=True)
+                if allowance.is_spent:
+                    return
                 continue
             for value in tolerated:
                 yield Problem(value.column, value.reason, left_out=False)
@@ -110,6 +115,9 @@ class CompiledTable:
             else:
                 keys.add(key)
                 yield row
+            if allowance.is_spent:
+                yield Problem("", "the document's other rows would take too many steps", left_out=True)
+                return
 
     def row_with_errors(self, document: Document) -> tuple[JsonRow | None, tuple[RowRejected, ...]]:
         """The one row of a document of a table without a pipeline, and the values that became null in it.
@@ -189,6 +197,10 @@ def _compile_column(spec: TableSpec, column: ColumnSpec, place: str) -> Column:
     converters = converters_of(column.type, spec.large_integers)
     if column.path:
         path = split_path(column.path, f"{place}.path")
+        if spec.pipeline and column.type == "json":
+            # Of what the stages made, which may be more than the document.
+            plain = reader(path)
+            return Column(column.name, "", lambda document: checked_size(plain(document)), converters, column.optional)
         field = path[0] if len(path) == 1 else ""
         return Column(column.name, field, reader(path), converters, column.optional)
     expression = compile_expression(column.expression, f"{place}.expression")

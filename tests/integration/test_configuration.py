@@ -21,7 +21,7 @@ from changesource.mapping.formats import read_specification
 from changesource.mapping.questions import Answers, Questions
 from changesource.mapping.spec import Specification
 from changesource.models import ManagedContent, MappingRevision, Publication, TableMapping
-from changesource.services import config_files
+from changesource.services import download
 from changesource.services.configuration import acurrent, current, import_specification, load_managed, publish
 from tests.conftest import MongoServer
 from tests.harness.runtimes import running
@@ -390,7 +390,7 @@ def test_an_answer_that_is_no_content_counts_as_unreachable(
 ) -> None:
     place, handler = web
     chosen = read_settings({"TABLE_MAPPINGS_URL": f"http://me:hunter2@{place}/m?token=t0ken"}, tmp_path)
-    monkeypatch.setattr(config_files, "MAX_BYTES", 100)
+    monkeypatch.setattr(download, "MAX_BYTES", 100)
     for answer in ((404, b"{}"), (500, b"{}"), (200, b" " * 101)):
         handler.answers = {"/m?token=t0ken": answer}
         with pytest.raises(ConfigurationUnavailable) as caught:

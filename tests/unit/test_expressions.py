@@ -522,7 +522,7 @@ def test_a_regular_expression_that_never_ends_is_an_error():
     compiled = compile_expression({"$regexMatch": {"input": "$a", "regex": "(a+)+$"}}, "e")
     assert compiled({"a": "a" * 50}) is True
     started = time.thread_time()
-    with pytest.raises(ValueError, match="the regular expression failed"):
+    with pytest.raises(ValueError, match="the regular expression takes too many steps"):
         compiled({"a": "a" * 50_000 + "b"})
     assert time.thread_time() - started < 2
 
@@ -550,5 +550,5 @@ def test_base64_of_hexadecimal_digits(data, upper):
     ],
 )
 def test_what_grows_without_bound_is_stopped(expression):
-    with pytest.raises(ValueError, match="more than"):
+    with pytest.raises(ValueError, match=r"more than|more steps"):
         compile_expression(expression, "place")({"list": list(range(40))})

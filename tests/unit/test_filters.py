@@ -423,7 +423,7 @@ def test_what_is_not_supported_is_refused_at_its_place(query, place, words):
 def test_a_regular_expression_that_never_ends_is_an_error(pattern):
     matches = compile_filter({"a": {"$in": [regex(pattern)]}}, "filter")
     started = time.thread_time()
-    with pytest.raises(ValueError, match="the regular expression failed: match limit exceeded"):
+    with pytest.raises(ValueError, match="the regular expression takes too many steps"):
         matches({"a": ["a" * 50_000 + "!"]})
     assert time.thread_time() - started < 2
 

@@ -11,6 +11,7 @@ from bson.datetime_ms import DatetimeMS
 from bson.decimal128 import Decimal128
 from bson.int64 import Int64
 
+from changesource.mapping.budget import charge
 from changesource.mapping.comparison import milliseconds
 from changesource.mapping.expressions.moments import moment
 from changesource.mapping.expressions.nodes import Builder, EvaluationError, binary, in_turn, is_null, unary
@@ -29,6 +30,9 @@ from changesource.mapping.expressions.numbers import (
     widest,
 )
 from changesource.mapping.literals import INT64
+
+# Of a division with all the digits that two decimals may have between them.
+_EXACT_STEPS = 1000
 
 
 def _add(values: Iterator[object]) -> object:
@@ -134,6 +138,7 @@ def _mod(left: object, right: object) -> object:
     if is_zero(other):
         raise EvaluationError("$mod by zero")
     if isinstance(one, Decimal128) or isinstance(other, Decimal128):
+        charge(_EXACT_STEPS)
         return decimal128(EXACT.remainder(to_decimal(one), to_decimal(other)))
     if isinstance(one, float) or isinstance(other, float):
         return math.nan if math.isinf(one) else math.fmod(one, other)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from changesource.mapping.budget import PART, charge, charge_elements
 from changesource.mapping.comparison import order_key
 from changesource.mapping.expressions.logic import truth
 from changesource.mapping.expressions.nodes import ABSENT, Builder, EvaluationError, binary, in_turn, is_null, unary
@@ -45,6 +46,7 @@ def _end(name: str, at: int) -> Builder:
 
 def _in(wanted: object, value: object) -> object:
     elements, key = array(value, "$in"), order_key(wanted)
+    charge(PART * len(elements))
     return any(order_key(element) == key for element in elements)
 
 
@@ -53,7 +55,9 @@ def _concatenated(values: Iterator[object]) -> object:
     for value in values:
         if is_null(value):
             return None
-        elements += array(value, "$concatArrays")
+        more = array(value, "$concatArrays")
+        charge_elements(len(more))
+        elements += more
         if len(elements) > MAX_ELEMENTS:
             raise EvaluationError(f"$concatArrays gives an array of more than {MAX_ELEMENTS} elements")
     return elements
@@ -65,6 +69,7 @@ def _slice(values: Iterator[object]) -> object:
     if is_null(value) or is_null(first):
         return None
     elements = array(value, "$slice")
+    charge_elements(len(elements))
     begin = whole(first, "the second argument of $slice")
     given = next(values, ABSENT)
     if given is ABSENT:
@@ -80,7 +85,11 @@ def _slice(values: Iterator[object]) -> object:
 
 
 def _reversed(value: object) -> object:
-    return None if is_null(value) else array(value, "$reverseArray")[::-1]
+    if is_null(value):
+        return None
+    elements = array(value, "$reverseArray")
+    charge_elements(len(elements))
+    return elements[::-1]
 
 
 def _index(values: Iterator[object]) -> object:
@@ -88,6 +97,7 @@ def _index(values: Iterator[object]) -> object:
     if is_null(value):
         return None
     elements, key = array(value, "$indexOfArray"), order_key(next(values))
+    charge(PART * len(elements))
     start, end = (_position(next(values, ABSENT), default) for default in (0, len(elements)))
     return next((at for at in range(start, min(end, len(elements))) if order_key(elements[at]) == key), -1)
 
@@ -102,11 +112,17 @@ def _position(given: object, default: int) -> int:
 
 
 def _any(value: object) -> object:
-    return any(map(truth, array(value, "$anyElementTrue")))
+    return any(map(truth, _counted(value, "$anyElementTrue")))
 
 
 def _all(value: object) -> object:
-    return all(map(truth, array(value, "$allElementsTrue")))
+    return all(map(truth, _counted(value, "$allElementsTrue")))
+
+
+def _counted(value: object, name: str) -> list[object]:
+    elements = array(value, name)
+    charge(PART * len(elements))
+    return elements
 
 
 OPERATORS: dict[str, Builder] = {

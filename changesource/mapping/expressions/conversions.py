@@ -25,6 +25,7 @@ from bson.regex import Regex
 from bson.timestamp import Timestamp
 
 from changesource.exceptions import MappingError
+from changesource.mapping.budget import DECIMAL, charge, charge_text
 from changesource.mapping.comparison import milliseconds
 from changesource.mapping.expressions.logic import truth
 from changesource.mapping.expressions.moments import instant, moment, parse_date, utc_text
@@ -94,7 +95,9 @@ TYPE_CODES = {
 """BSON types by name, as ``$type`` knows them."""
 
 _INTEGER = re.compile(r"[+-]?[0-9]+")
-_REAL = re.compile(r"[+-]?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?|inf|infinity|nan)", re.I)
+_REAL = re.compile(r"[+-]?(?:(?:[0-9]++\.?[0-9]*+|\.[0-9]++)(?:[eE][+-]?[0-9]++)?|inf|infinity|nan)", re.I)
+# No number is written in as many characters; what is, takes long to compute.
+_LONGEST = 10_000
 # More than any integer of 64 bits has: Python bounds what int() reads.
 _MOST_DIGITS = 20
 
@@ -135,12 +138,17 @@ def _integer(value: object, to: str, bound: int) -> int:
 
 
 def _truncated(value: float | Decimal128, to: str, bound: int) -> int:
+    if isinstance(value, Decimal128):
+        charge(DECIMAL)
     exact = value.to_decimal() if isinstance(value, Decimal128) else value
     finite = exact.is_finite() if isinstance(exact, Decimal) else math.isfinite(exact)
     if not finite:
         raise EvaluationError(f"what is not finite cannot be converted to {to}")
     # A double must be within the range as it is, a decimal once it is cut.
     if isinstance(exact, float) and not -bound <= exact <= bound - 1:
+        raise _beyond(to)
+    # Before it is made an integer: a decimal may have 6,000 digits.
+    if isinstance(exact, Decimal) and exact.adjusted() > _MOST_DIGITS:
         raise _beyond(to)
     return math.trunc(exact)
 
@@ -178,7 +186,7 @@ def _double(exact: Decimal) -> float:
 
 
 def _parsed(text: str, to: str) -> Decimal:
-    if not _REAL.fullmatch(text):
+    if len(text) > _LONGEST or not _REAL.fullmatch(text):
         raise EvaluationError(f"the string is no {to}")
     try:
         return Decimal(text)
@@ -240,6 +248,7 @@ def _to_text(value: object) -> object:
         return str(value)
     if isinstance(value, bytes):
         found = uuid_of(value) if isinstance(value, Binary) else None
+        charge_text(len(value))
         return str(found) if found else base64.b64encode(value).decode("ascii")
     return _to_string(value)
 

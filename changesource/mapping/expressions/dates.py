@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from bson.int64 import Int64
 
+from changesource.mapping.budget import PART, SHORT, charge
 from changesource.mapping.expressions.moments import (
     DAY,
     HOUR,
@@ -147,6 +148,8 @@ _WITHOUT_ZONE = "%Y-%m-%dT%H:%M:%S.%L"
 def _format(value: object) -> str:
     if not isinstance(value, str):
         raise EvaluationError("the format of $dateToString is a string")
+    if len(value) > SHORT:
+        charge(4 * PART * len(value))
     for found in _PERCENT.finditer(value):
         if found[1] not in _SPECIFIERS:
             raise EvaluationError(f"%{found[1]} is no part of a date's format")

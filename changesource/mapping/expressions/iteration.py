@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from changesource.exceptions import MappingError
+from changesource.mapping.budget import PART, charge
 from changesource.mapping.comparison import order_key
 from changesource.mapping.expressions.arrays import array
 from changesource.mapping.expressions.logic import truth
-from changesource.mapping.expressions.nodes import Builder, Context, EvaluationError, Node, Scope, is_null, members
+from changesource.mapping.expressions.nodes import Builder, Context, EvaluationError, Node, Run, Scope, is_null, members
 from changesource.mapping.expressions.numbers import whole
 from changesource.mapping.literals import literal
 from changesource.mapping.paths import MISSING, as_document, split_path
@@ -23,13 +24,14 @@ def _filter(context: Context, arguments: Json, place: str) -> Node:
     source = context.compile(given["input"], f"{place}.input").run
     limit = context.compile(given.get("limit"), f"{place}.limit").run
     inner, (slot,) = context.with_variables([_variable(given, place)], f"{place}.as")
-    condition = inner.compile(given["cond"], f"{place}.cond").run
+    condition, steps = _each(inner, given["cond"], f"{place}.cond")
 
     def run(scope: Scope) -> object:
         value = source(scope)
         if is_null(value):
             return None
         elements = array(value, "$filter")
+        charge(steps * len(elements))
         most = _limit(limit(scope), len(elements)) if elements else 0
         found: list[object] = []
         for element in elements:
@@ -41,6 +43,13 @@ def _filter(context: Context, arguments: Json, place: str) -> Node:
         return found
 
     return Node(run)
+
+
+def _each(inner: Context, expression: Json, place: str) -> tuple[Run, int]:
+    """What is evaluated for each element, and how many steps that takes."""
+    before = inner.parts
+    run = inner.compile(expression, place).run
+    return run, PART * (inner.parts - before)
 
 
 def _limit(value: object, default: int) -> int:
@@ -56,14 +65,16 @@ def _map(context: Context, arguments: Json, place: str) -> Node:
     given = members(arguments, place, ("input", "in"), ("as",))
     source = context.compile(given["input"], f"{place}.input").run
     inner, (slot,) = context.with_variables([_variable(given, place)], f"{place}.as")
-    each = inner.compile(given["in"], f"{place}.in").run
+    each, steps = _each(inner, given["in"], f"{place}.in")
 
     def run(scope: Scope) -> object:
         value = source(scope)
         if is_null(value):
             return None
+        elements = array(value, "$map")
+        charge(steps * len(elements))
         found: list[object] = []
-        for element in array(value, "$map"):
+        for element in elements:
             scope[slot] = element
             made = each(scope)
             found.append(None if made is MISSING else made)
@@ -84,13 +95,14 @@ def _reduce(context: Context, arguments: Json, place: str) -> Node:
     source = context.compile(given["input"], f"{place}.input").run
     initial = context.compile(given["initialValue"], f"{place}.initialValue").run
     inner, (value_slot, this_slot) = context.with_variables(["value", "this"], f"{place}.in")
-    each = inner.compile(given["in"], f"{place}.in").run
+    each, steps = _each(inner, given["in"], f"{place}.in")
 
     def run(scope: Scope) -> object:
         value = source(scope)
         if is_null(value):
             return None
         elements = array(value, "$reduce")
+        charge(steps * len(elements))
         result = initial(scope)
         for element in elements:
             scope[this_slot], scope[value_slot] = element, result
@@ -117,7 +129,12 @@ def _sort(by: Json, place: str) -> Sort:
     given = literal(by, place)
     if not isinstance(given, dict):
         backwards = _backwards(given, place)
-        return lambda elements: sorted(elements, key=order_key, reverse=backwards)
+
+        def by_value(elements: list[object]) -> list[object]:
+            _charge_sort(elements, 1)
+            return sorted(elements, key=order_key, reverse=backwards)
+
+        return by_value
     if not given:
         raise MappingError(place, "names no field to sort by")
     fields = [
@@ -126,12 +143,17 @@ def _sort(by: Json, place: str) -> Sort:
     ]
 
     def sort(elements: list[object]) -> list[object]:
+        _charge_sort(elements, len(fields))
         # By the last field first: sorting keeps the order of equal ones.
         for key, backwards in reversed(fields):
             elements = sorted(elements, key=key, reverse=backwards)
         return elements
 
     return sort
+
+
+def _charge_sort(elements: list[object], times: int) -> None:
+    charge(PART * len(elements) * (len(elements).bit_length() // 2) * times)
 
 
 def _backwards(way: object, place: str) -> bool:

@@ -123,6 +123,8 @@ def _literal(context: Context, arguments: Json, place: str) -> Node:
     return constant(literal(arguments, place))
 
 
+COMPARING = ("$eq", "$ne", "$gt", "$gte", "$lt", "$lte", "$cmp")
+"""What takes as long as its arguments are large."""
 OPERATORS: dict[str, Builder] = {
     "$eq": _comparison(operator.eq),
     "$ne": _comparison(operator.ne),

@@ -51,6 +51,10 @@ class Node:
 class Context(Protocol):
     """Compiles what is inside an operator; ``place`` is where that stands in the configuration."""
 
+    @property
+    def parts(self) -> int:
+        """How many operators, paths and literals were compiled so far."""
+
     def compile(self, expression: Json, place: str) -> Node:
         """Compile an expression, within the variables that are known here."""
 

@@ -10,6 +10,8 @@ from typing import TypeAlias, TypeGuard
 from bson.decimal128 import Decimal128, create_decimal128_context
 from bson.int64 import Int64
 
+from changesource.mapping.budget import DECIMAL as DECIMAL_STEPS
+from changesource.mapping.budget import charge
 from changesource.mapping.expressions.nodes import EvaluationError
 from changesource.mapping.literals import INT32, INT64
 from changesource.mapping.values import type_name
@@ -75,6 +77,7 @@ def exact_decimal(value: float) -> Decimal:
 
 def decimal128(value: Decimal) -> Decimal128:
     """``value`` rounded to what a decimal holds."""
+    charge(DECIMAL_STEPS)
     return Decimal128(DECIMAL128.create_decimal(value))
 
 
@@ -88,7 +91,8 @@ def whole(value: object, what: str, bound: int = INT32) -> int:
     if not is_number(value):
         raise EvaluationError(f"{what} is of type {type_name(value)}, not a number")
     found = value.to_decimal() if isinstance(value, Decimal128) else value
-    finite = found.is_finite() if isinstance(found, Decimal) else math.isfinite(found)
+    # A decimal of 6,000 digits would be made an integer.
+    finite = found.is_finite() and found.adjusted() < DIGITS if isinstance(found, Decimal) else math.isfinite(found)
     if not finite or found != int(found) or not -bound <= found < bound:
         raise EvaluationError(f"{what} is no integer of {32 if bound == INT32 else 64} bits")
     return int(found)

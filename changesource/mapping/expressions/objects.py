@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from changesource.exceptions import MappingError
+from changesource.mapping.budget import PART, charge, charge_elements
 from changesource.mapping.expressions.nodes import (
     Builder,
     Context,
@@ -33,14 +34,18 @@ def _merged(values: Sequence[object]) -> object:
     result: dict[str, object] = {}
     for value in values:
         if not is_null(value):
-            result |= _document(value, "$mergeObjects")
+            more = _document(value, "$mergeObjects")
+            charge_elements(len(more))
+            result |= more
     return result
 
 
 def _to_array(value: object) -> object:
     if is_null(value):
         return None
-    return [{"k": name, "v": inner} for name, inner in _document(value, "$objectToArray").items()]
+    fields = _document(value, "$objectToArray")
+    charge(PART * len(fields))
+    return [{"k": name, "v": inner} for name, inner in fields.items()]
 
 
 def _from_array(value: object) -> object:
@@ -48,6 +53,7 @@ def _from_array(value: object) -> object:
         return None
     if not isinstance(value, list):
         raise EvaluationError(f"$arrayToObject takes an array, not a value of type {type_name(value)}")
+    charge(PART * len(value))
     result: dict[str, object] = {}
     # The first element says which of the two forms all have.
     pair = _pair if value and isinstance(value[0], list) else _named_pair

@@ -12,6 +12,7 @@ from bson.code import Code
 from bson.datetime_ms import DatetimeMS
 from bson.decimal128 import Decimal128
 
+from changesource.mapping.budget import PART, SHORT, charge, charge_text
 from changesource.mapping.comparison import milliseconds
 from changesource.mapping.expressions.moments import utc_text
 from changesource.mapping.expressions.nodes import (
@@ -68,7 +69,9 @@ def _concat(values: Iterator[object]) -> object:
         if is_null(value):
             return None
         parts.append(string(value, "$concat"))
-    return "".join(parts) if sum(map(len, parts)) <= MAX_TEXT else _too_long("$concat")
+    length = sum(map(len, parts))
+    charge_text(length)
+    return "".join(parts) if length <= MAX_TEXT else _too_long("$concat")
 
 
 def _too_long(name: str) -> str:
@@ -76,7 +79,25 @@ def _too_long(name: str) -> str:
 
 
 def _cased(name: str, table: dict[int, int]) -> Builder:
-    return unary(lambda value: text_of(value, name).translate(table))
+    return unary(lambda value: _translated(text_of(value, name), table))
+
+
+def _translated(text: str, table: dict[int, int]) -> str:
+    if len(text) > SHORT:
+        # Of a text that is not ASCII each letter is looked up.
+        charge(len(text) >> 4 if text.isascii() else 2 * len(text))
+    return text.translate(table)
+
+
+def _counted(text: str) -> str:
+    charge_text(len(text))
+    return text
+
+
+def _charge_search(text: str, part: str) -> None:
+    """Count a search for ``part``, which takes at the worst the length of both multiplied, while that is short."""
+    if len(text) > SHORT:
+        charge(len(text) * (4 + min(len(part), 100)) >> 6)
 
 
 def _substr(values: Iterator[object]) -> object:
@@ -85,7 +106,7 @@ def _substr(values: Iterator[object]) -> object:
     begin, count = whole(start, "the start of $substrCP"), whole(length, "the length of $substrCP")
     if begin < 0 or count < 0:
         raise EvaluationError("the start and length of $substrCP cannot be negative")
-    return text[begin : begin + count]
+    return _counted(text[begin : begin + count])
 
 
 def _length(value: object) -> object:
@@ -98,6 +119,9 @@ def _split(value: object, delimiter: object) -> object:
     text, by = string(value, "$split"), string(delimiter, "$split")
     if not by:
         raise EvaluationError("$split needs a delimiter that is not empty")
+    _charge_search(text, by)
+    if len(text) > SHORT:
+        charge(PART * text.count(by))
     return list(text.split(by))
 
 
@@ -108,10 +132,12 @@ def _trim(name: str, strip: Callable[[str, str], str]) -> Builder:
             return None
         text, given = string(value, name), get("chars")
         if given is ABSENT:
-            return strip(text, _WHITESPACE)
+            given = _WHITESPACE
         if is_null(given):
             return None
         characters = string(given, name)
+        if len(text) > SHORT or len(characters) > SHORT:
+            charge(len(text) * len(characters) >> 7)
         # An empty set of characters would mean whitespace to Python.
         return strip(text, characters) if characters else text
 
@@ -123,7 +149,9 @@ def _replace(name: str, count: int) -> Builder:
         value, find, by = (_string_or_null(get(argument), name) for argument in ("input", "find", "replacement"))
         if value is None or find is None or by is None:
             return None
+        _charge_search(value, find)
         grown = len(value) + (len(by) - len(find)) * (min(1, value.count(find)) if count == 1 else value.count(find))
+        charge_text(grown)
         return value.replace(find, by, count) if grown <= MAX_TEXT else _too_long(name)
 
     return named(function, ("input", "find", "replacement"))
@@ -142,6 +170,7 @@ def _index(values: Iterator[object]) -> object:
     start, end = (_position(next(values, ABSENT), default) for default in (0, len(text)))
     if not text and not part and start == 0:
         return 0
+    _charge_search(text, part)
     found = text.find(part, start)
     return found if start <= found < min(end, len(text)) else -1
 
@@ -156,7 +185,7 @@ def _position(given: object, default: int) -> int:
 
 
 def _compare(left: object, right: object) -> object:
-    one, other = (text_of(value, "$strcasecmp").translate(_UPPER) for value in (left, right))
+    one, other = (_translated(text_of(value, "$strcasecmp"), _UPPER) for value in (left, right))
     return (one > other) - (one < other)
 
 
@@ -164,6 +193,8 @@ def _base64_of_hex(value: object) -> object:
     if is_null(value):
         return None
     text = string(value, "$hexToBase64Url")
+    if len(text) > SHORT:
+        charge(len(text))
     if not _HEX.fullmatch(text):
         raise EvaluationError("$hexToBase64Url takes pairs of hexadecimal digits")
     return base64.urlsafe_b64encode(binascii.unhexlify(text)).decode("ascii").rstrip("=")

@@ -9,6 +9,8 @@ from decimal import Decimal
 from bson.decimal128 import Decimal128
 from bson.int64 import Int64
 
+from changesource.mapping.budget import DECIMAL as DECIMAL_STEPS
+from changesource.mapping.budget import PART, charge
 from changesource.mapping.comparison import order_key
 from changesource.mapping.expressions.nodes import Builder, in_turn, is_null
 from changesource.mapping.expressions.numbers import (
@@ -63,6 +65,7 @@ def _total(numbers: Sequence[Number]) -> Number:
     others = [each for each in numbers if not isinstance(each, Decimal128)]
     if wide == DECIMAL:
         added = Decimal(0)
+        charge(DECIMAL_STEPS * len(numbers))
         for each in numbers:
             if isinstance(each, Decimal128):
                 added = DECIMAL128.add(added, each.to_decimal())
@@ -100,7 +103,9 @@ def over(function: Callable[[Sequence[object]], object]) -> Builder:
 
     def of(values: Iterator[object]) -> object:
         found = list(values)
-        return function(found[0] if len(found) == 1 and isinstance(found[0], list) else found)
+        members = found[0] if len(found) == 1 and isinstance(found[0], list) else found
+        charge(PART * len(members))
+        return function(members)
 
     return in_turn(of, 0)
 
