@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import logging
+import re
+import secrets
+import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -23,7 +27,9 @@ from changesource.logs import TextFormatter
 from changesource.models import LoginTry
 from changesource.services import access
 from changesource.store import logins
+from tests.harness.deployment import MANAGE
 from tests.harness.desk import ADMIN, logged_in, scene
+from tests.harness.environment import blank_environment, process_environment
 
 pytestmark = pytest.mark.django_db
 
@@ -343,3 +349,35 @@ def test_no_form_is_taken_from_another_site(boss: User, path: str) -> None:
         answer = client.post(path, {"post": "yes", "confirmed": "yes"}, **headers)
         assert answer.status_code == 403
         assert "This form is refused" in answer.content.decode()
+
+
+@pytest.mark.parametrize(
+    ("changes", "codes"),
+    [
+        ({}, []),
+        ({"HSTS_SECONDS": ""}, ["security.W004"]),
+        ({"TRUSTED_PROXIES": ""}, ["changesource.W003"]),
+        ({"DEBUG": "1", "SECURE_COOKIES": "off"}, ["changesource.W002", "security.W012", "security.W016"]),
+    ],
+)
+def test_check_deploy_has_nothing_to_say_in_production(
+    tmp_path: Path, changes: dict[str, str], codes: list[str]
+) -> None:
+    """With the settings that docs/security.md names."""
+    production = {
+        "DATA_DIR": str(tmp_path),
+        "ALLOWED_HOSTS": "zerosource.example",
+        "TRUSTED_PROXIES": "10.0.0.0/8",
+        "HSTS_SECONDS": "31536000",
+        "SECRET_KEY": secrets.token_urlsafe(50),
+    }
+    done = subprocess.run(
+        [*MANAGE, "check", "--deploy", "--tag", "security", "--fail-level", "WARNING"],
+        env={**process_environment(), **blank_environment(), **production, **changes},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert re.findall(r"\((\w+\.W\d+)\)", done.stderr) == codes, done.stderr
+    assert bool(done.returncode) is bool(codes)
