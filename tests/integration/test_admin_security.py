@@ -18,7 +18,7 @@ from django.conf import settings as django_settings
 from django.contrib.auth.models import User
 from django.contrib.sessions.models import Session
 from django.http import HttpResponse
-from django.test import Client
+from django.test import AsyncClient, Client
 from django.utils import timezone
 
 from changesource import conf, consumers, gate, proxies, sessions, views
@@ -316,11 +316,17 @@ def test_a_refusal_is_one_line_in_the_log(caplog: pytest.LogCaptureFixture) -> N
     assert all("\n" not in line for line in lines), lines
 
 
-def test_a_refusal_of_metrics_says_how_to_send_a_key() -> None:
-    """And not what a zero-cache is told."""
-    refusal = gate.plain(gate.AccessRefused("There is no API key.", remedy=gate.REMEDY), 401).content.decode()
-    assert "HTTP Basic" in refusal
-    assert "ZERO_UPSTREAM_DB" not in refusal
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("path", ["/metrics", "/metadata/schemas"])
+async def test_metrics_are_closed_unless_opened(chosen: Any, path: str) -> None:
+    """And who is refused is told how to send a key, not what a zero-cache is told."""
+    chosen(debug=False)
+    refused = await AsyncClient().get(path)
+    assert refused.status_code == 401
+    assert "HTTP Basic" in refused.content.decode()
+    assert "ZERO_UPSTREAM_DB" not in refused.content.decode()
+    chosen(open_metrics=True)
+    assert (await AsyncClient().get(path)).status_code in (200, 503)  # no schema is published here
 
 
 def test_the_live_page_takes_trusted_origins() -> None:
