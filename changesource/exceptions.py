@@ -115,7 +115,7 @@ class AccessRefused(RequestRefused):
 
     code = "ZS122"
     remedy = (
-        "Put a key into ZERO_UPSTREAM_DB of that zero-cache, as its parameter apiKey and percent-encoded: one that "
+        "Put a key into ZERO_UPSTREAM_DB of that zero-cache, percent-encoded (ws://zero:KEY@HOST...): one that "
         "createapikey or the admin made, or one of CHANGE_SOURCE_API_KEYS."
     )
 

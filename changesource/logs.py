@@ -17,11 +17,13 @@ from changesource.exceptions import SettingError
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "request"}
 
 # An API key in a URL, wherever it got into a line: in an exception's text, in the repr of a request, in a path where
-# somebody forgot the question mark or encoded too much; and the part of a URL that holds a password.
+# somebody forgot the question mark or encoded too much; and the part of a URL that holds a password, or the header that
+# it is sent as.
 _KEYS = (
     (re.compile(r"""((?:\bapiKey|[?&]k)(?:=|%3D))[^&\s"'\\<>]+""", re.IGNORECASE), r"\1***"),
     (re.compile(r"\bzs_[\w-]{8,}"), "zs_***"),
     (re.compile(r"//[^/\s@\"']+@"), "//***@"),
+    (re.compile(r"""(authorization\W{1,5}(?:b\W)?basic\s+)[\w+/=]+""", re.IGNORECASE), r"\1***"),
 )
 
 

@@ -68,7 +68,7 @@ class ApiKeyAdmin(ApiKeyModelAdmin):
         if add:
             return super().construct_change_message(request, form, formsets, add)
         told = [
-            f"{name}: {form.initial[name] or 'none'} -> {form.cleaned_data[name] or 'none'}"
+            f"{name}: {form.initial[name] or 'none'} -> {getattr(form.instance, name) or 'none'}"
             for name in BOUNDS
             if name in form.changed_data
         ]

@@ -28,7 +28,8 @@ from changesource.services.downstream import Downstream
 from changesource.services.limits import Limits
 from changesource.services.progress import CopyProgress
 from changesource.services.replay import batches
-from changesource.sources.base import ChangeSource, CollectionCopy, Document
+from changesource.services.shared_rows import SharedRows
+from changesource.sources.base import Batch, ChangeSource, CollectionCopy
 from changesource.stream.transform import Corrections, Transform
 
 logger = logging.getLogger(__name__)
@@ -82,6 +83,7 @@ class _Rows:
     table: MappedTable
     backfill: bool
     progress: CopyProgress
+    shared: SharedRows
     rows: list[EncodedRows] = field(default_factory=list)
     count: int = 0
     size: int = 0
@@ -89,15 +91,15 @@ class _Rows:
     def __post_init__(self) -> None:
         self._blocks = Blocks(self.table, FRAME_ROWS, FRAME_BYTES)
 
-    def frames(self, documents: Sequence[Document], report: Report, watermark: Watermark) -> Iterator[bytes]:
-        """Give what is to be sent of ``documents``, as frames of the transaction of ``watermark``; the rest waits."""
+    def frames(self, batch: Batch, report: Report, watermark: Watermark) -> Iterator[bytes]:
+        """Give what is to be sent of ``batch``, as frames of the transaction of ``watermark``; the rest waits."""
         if not self.backfill:
-            for document in documents:
+            for document in batch.documents:
                 rows = self.table.encoded(document, self.table.inserts, report)
                 self.progress.rows += len(rows)
                 yield from rows
             return
-        for some in self._blocks.encoded(documents, report):
+        for some in self.shared.encoded(self._blocks, self.table, batch, report):
             if self.count + some.rows > FRAME_ROWS or self.size + len(some.body) > FRAME_BYTES:
                 yield from self.rest(watermark)
             self.rows.append(some)
@@ -184,6 +186,12 @@ class Filling:
         Return the position that the replica shows then, a barrier's or later. The caller commits.
         """
         self._position, self._wanted = began, set(collections)
+        tables = [table for name in self._wanted for table in self._mapping.by_collection[name]]
+        with self._limits.shared_rows.reading(tables):
+            await self._fill(downstream)
+        return self._position
+
+    async def _fill(self, downstream: Downstream) -> None:
         await self._estimate()
         while self._wanted:
             if any(name not in self._begun for name in self._wanted.intersection(self._mapping.with_history)):
@@ -196,7 +204,6 @@ class Filling:
                 await self._backoff.wait()
             else:
                 self._backoff.reset()
-        return self._position
 
     async def _estimate(self) -> None:
         """Ask about how many documents will be copied; what cannot be had is left out: it is only shown."""
@@ -270,7 +277,8 @@ class Filling:
             self.progress.begin(collection)
         # Those that may stop come first: nothing is told then of documents that will come once more.
         fed = sorted(self._mapping.by_collection[collection], key=lambda table: table.spec.error_policy != "stop")
-        tables = [_Rows(table, self._backfill, self.progress) for table in fed]
+        shared = self._limits.shared_rows
+        tables = [_Rows(table, self._backfill, self.progress, shared) for table in fed]
         in_time = True
         async with aclosing(copy.batches(self._position)) as batches:
             async for batch in batches:
@@ -302,7 +310,7 @@ class Filling:
         if self._stopped is not None:
             self._stopped(next((fault for fault in self._faults.values() if isinstance(fault, TableStopped)), None))
 
-    def _frames(self, batch: Sequence[Document], tables: list[_Rows], watermark: Watermark) -> list[bytes]:
+    def _frames(self, batch: Batch, tables: list[_Rows], watermark: Watermark) -> list[bytes]:
         """Return what is to be sent of a batch; the rest waits in ``tables`` for more."""
         return [frame for rows in tables for frame in rows.frames(batch, self._report, watermark)]
 

@@ -7,13 +7,11 @@ from collections.abc import AsyncGenerator, Callable
 
 from changesource.exceptions import TableStopped
 from changesource.mapping.needs import Needs
-from changesource.sources.base import ChangeSource
+from changesource.sources.base import PROOF_WAIT_MS, ChangeSource
 from changesource.stream.batches import Batch
 from changesource.stream.grouping import Bounds, Grouping
 from changesource.stream.transform import FEW, Transform
 
-# While a group is open, the server's empty answer is awaited only to prove that it has ended.
-PROOF_WAIT_MS = 1
 # Events whose frames are made at once; more at a time as long as these are few bytes, which a slow replica holds.
 MANY = 256
 FORESEEN_BYTES = 512 * 1024

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
-from typing import Protocol
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
+from functools import cached_property
+from typing import Protocol, overload
 
 from changesource.mapping.needs import CollectionNeeds, Needs
 from changesource.stream.events import Event
 
 Document = Mapping[str, object]
+
+# How long a server waits where its empty answer is wanted only as the proof that what it gave has ended.
+PROOF_WAIT_MS = 1
 
 
 class ChangeFeed(Protocol):
@@ -25,15 +29,47 @@ class ChangeFeed(Protocol):
         """Free what the server holds for it."""
 
 
+class Batch(Sequence[Document]):
+    """Some documents of a collection, read from their bytes once they are asked for."""
+
+    def __init__(self, raw: bytes, read: Callable[[bytes], Sequence[Document]]) -> None:
+        """``raw`` is all that decides what ``read`` makes of it: batches of the same bytes are alike."""
+        self.raw = raw
+        self._read = read
+
+    @cached_property
+    def documents(self) -> Sequence[Document]:
+        """The documents, in their order."""
+        return self._read(self.raw)
+
+    @property
+    def last(self) -> Document:
+        """The last document."""
+        return self.documents[-1]
+
+    def __len__(self) -> int:
+        """How many documents there are, at least one."""
+        return len(self.documents)
+
+    @overload
+    def __getitem__(self, place: int) -> Document: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[Document]: ...
+
+    def __getitem__(self, place: int | slice) -> Document | Sequence[Document]:
+        """The document at a place, or some of them."""
+        return self.documents[place]
+
+
 class CollectionCopy(Protocol):
-    """Reads the documents of one collection, in one turn or several.
+    """Reads the documents of one collection, in one turn or several."""
 
-    ``resumable`` is False after a batch from behind which another turn could not go on, but would give it again.
-    """
+    @property
+    def resumable(self) -> bool:
+        """False after a batch from behind which another turn could not go on, but would give it again."""
 
-    resumable: bool
-
-    def batches(self, not_before: int) -> AsyncGenerator[Sequence[Document], None]:
+    def batches(self, not_before: int) -> AsyncGenerator[Batch, None]:
         """Give what is left, each batch read at the cluster time ``not_before`` or later.
 
         It may be closed after any batch; another call goes on after the last document that was given. So does a lost

@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple
 
 from changesource.exceptions import HistoryLost, SourceUnavailable, WatermarkInFuture, ZerosourceError
 from changesource.mapping.needs import EVERYTHING, CollectionNeeds
-from changesource.sources.base import Document
+from changesource.sources.base import Batch, Document
 from changesource.stream.events import Event, is_of_document, with_document
 
 Call = Literal["barrier", "mark", "feed", "poll", "documents", "prepare"]
@@ -298,7 +298,7 @@ class ScriptedCopy:
         self._collection = collection
         self._last: tuple[str, Any] | None = None
 
-    async def batches(self, not_before: int) -> AsyncGenerator[Sequence[Document], None]:
+    async def batches(self, not_before: int) -> AsyncGenerator[Batch, None]:
         """See ``CollectionCopy.batches``."""
         source = self._source
         if not_before > source.now:
@@ -317,7 +317,7 @@ class ScriptedCopy:
                 if not batch:
                     return
                 self._last = order[len(batch) - 1]
-                yield batch
+                yield Batch(repr(batch).encode(), lambda _, batch=batch: batch)  # type: ignore[misc]
         finally:
             source.cursors.remove(self._collection)
 

@@ -17,7 +17,7 @@ from devtools.processes import free_port
 from tests.conftest import DeploymentFactory, ZeroCacheFactory
 from tests.harness.deployment import Server
 from tests.integration.test_access import prepared, userinfo
-from tests.integration.test_key_bounds import made
+from tests.integration.test_key_bounds import made, sql
 
 pytestmark = pytest.mark.slow
 
@@ -90,6 +90,11 @@ def test_what_it_logs_of_its_key(
         server.wait_until(lambda: "replica resumes" in server.log_text(), "its stream", 30)
         place.manage("revokeapikey", "zero")
         server.wait_until(lambda: server.log_text().count("connection refused") >= 2, "its refusal", 30)
+        if form == "proxy":
+            # Let in again, it goes on where it was.
+            sql(place, "UPDATE changesource_apikey SET revoked = NULL")
+            server.wait_until(lambda: server.log_text().count("replica resumes") == 2, "its stream again", 30)
+            assert "reset" not in server.log_text()
         assert cache.exits == []
         cache.stop()
     assert server.log_text().count("connection locked out") == 1

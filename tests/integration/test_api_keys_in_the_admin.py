@@ -8,6 +8,7 @@ import re
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission, User
+from django.contrib.sessions.models import Session
 from django.test import Client
 
 from changesource.models import ApiKey
@@ -35,6 +36,52 @@ def test_a_key_is_shown_once_and_kept_as_a_hash(admin_client: Client) -> None:
         assert key not in again
         assert row.hash not in again
     assert key not in str(LogEntry.objects.values_list())
+
+
+def test_a_key_that_is_shown_lies_in_no_cookie_and_no_session(admin_client: Client) -> None:
+    page = admin_client.post(f"{LIST}add/", {"name": "zero"})
+    [key] = set(re.findall(r"zs_[\w-]{43}", page.content.decode()))
+    assert page.status_code == 200
+    assert "no-store" in page["Cache-Control"]
+    assert key not in str([morsel.value for morsel in admin_client.cookies.values()])
+    assert "messages" not in admin_client.cookies
+    assert key not in str([session.get_decoded() for session in Session.objects.all()])
+    assert key not in admin_client.get(LIST).content.decode()
+
+
+def moment(text: str) -> dict[str, str]:
+    """A moment as the form sends it."""
+    day, _, time = text.partition(" ")
+    return {"expires_0": day, "expires_1": time}
+
+
+def test_bounds_are_set_and_changed_by_the_form(admin_client: Client) -> None:
+    add = f"{LIST}add/"
+    for wrong, words in (
+        ({"app_ids": "Shop"}, "is no app id"),
+        ({"app_ids": "a b-c"}, "is no app id"),
+        (moment("2020-01-01 00:00:00"), "That is past."),
+        (moment("soon 00:00:00"), "Enter a valid date"),
+    ):
+        page = admin_client.post(add, {"name": "zero", **wrong}).content.decode()
+        assert words in page
+        assert "zs_" not in page.replace("zs_zs", "")
+    admin_client.post(add, {"name": "zero", "app_ids": "shop_eu shop", **moment("2999-01-31 12:00:00")})
+    row = ApiKey.objects.get()
+    assert (row.app_ids, f"{row.expires:%F %T}") == ("shop, shop_eu", "2999-01-31 12:00:00")
+    [kept] = api_keys.kept().keys.values()
+    assert kept == api_keys.KeptKey("zero", row.hash, frozenset({"shop", "shop_eu"}), row.expires)
+    change = f"{LIST}{row.pk}/change/"
+    admin_client.post(change, {"app_ids": "shop", "hash": "h", "name": "other", "last_used_0": "2020-01-01"})
+    again = ApiKey.objects.get()
+    assert (again.app_ids, again.expires, again.hash, again.name) == ("shop", None, row.hash, "zero")
+    told = LogEntry.objects.order_by("pk").last()
+    assert told is not None
+    assert told.change_message == "app_ids: shop, shop_eu -> shop; expires: 2999-01-31 12:00:00+00:00 -> none"
+    api_keys.revoke("zero")
+    admin_client.post(change, {"app_ids": ""})
+    assert ApiKey.objects.get().app_ids == "shop"
+    assert "shop" in admin_client.get(LIST).content.decode()
 
 
 def test_a_name_is_taken_once(admin_client: Client) -> None:

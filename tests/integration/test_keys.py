@@ -152,7 +152,9 @@ async def test_a_use_is_written_once_a_minute_and_waited_for_by_nobody(
     await until(lambda: not keys._writing)
     first = (await ApiKey.objects.aget()).last_used
     assert first is not None
-    # Neither by this process nor by another.
+    # Neither by this process, which does not even ask, nor by another.
+    keys.used(key)
+    assert not keys._writing
     for other in (keys, Keys()):
         other.used(key)
         await until(lambda other=other: not other._writing)  # type: ignore[misc]
@@ -166,6 +168,18 @@ async def test_a_use_is_written_once_a_minute_and_waited_for_by_nobody(
     began = asyncio.get_running_loop().time()
     Keys().used(key)
     assert asyncio.get_running_loop().time() - began < 0.1
+
+
+async def test_a_connection_that_lasts_is_a_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api_keys, "USE_SECONDS", 0.05)
+    keys = Keys()
+    guard = asyncio.create_task(keys.guard(await known(keys, "zero"), "app"))
+    seen: set[object] = set()
+    async with asyncio.timeout(10):
+        while len(seen - {None}) < 3:
+            seen.add((await ApiKey.objects.aget()).last_used)
+    guard.cancel()
+    await until(lambda: not keys._writing)
 
 
 def test_bound_keys_and_pages() -> None:

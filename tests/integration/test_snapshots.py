@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import threading
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +17,9 @@ from pymongo.database import Database
 from changesource.mapping.compiled import CompiledMapping
 from changesource.mapping.spec import Specification
 from changesource.services.turns import Turns
+from changesource.sources.base import Batch
+from changesource.sources.mongodb import copying
+from changesource.sources.mongodb.copying import MongoCopy
 from tests.conftest import MongoServer
 from tests.harness.chat import MESSAGE
 from tests.harness.link import Replica
@@ -78,3 +83,35 @@ async def test_many_collections_under_writers(whole: Whole, catch_up: float) -> 
     async with replica.connection() as connection:
         await connection.until(lambda: shown(replica) == held(whole.database))
     assert replica.model.reset is None
+
+
+async def test_many_replicas_at_once_under_writers(whole: Whole, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is exact, and what several read is not decoded by each."""
+    read = Counter({"read": 0, "given": 0})
+    given, documents = MongoCopy.batches, copying.read_documents
+
+    async def counted(self: MongoCopy, not_before: int) -> AsyncGenerator[Batch, None]:
+        async with aclosing(given(self, not_before)) as batches:
+            async for batch in batches:
+                read["given"] += 1
+                yield batch
+
+    def counting(raw: bytes, options: Any) -> Any:
+        found = documents(raw, options)
+        read["read"] += len(found) > 1  # the last document of a reply may be read alone
+        return found
+
+    monkeypatch.setattr(MongoCopy, "batches", counted)
+    monkeypatch.setattr(copying, "read_documents", counting)
+    whole.limits = replace(whole.limits, turns=Turns(4))
+    replicas = [whole.replica(app_id=f"app{number}") for number in range(6)]
+    with writing(whole.database, seed=4):
+        await asyncio.gather(*(replica.sync() for replica in replicas))
+    assert read["given"] >= 6 * COLLECTIONS * DOCUMENTS // 25
+    # What is written meanwhile makes replies differ.
+    assert read["read"] < read["given"]
+    assert whole.limits.shared_rows.size == 0
+    for replica in replicas:
+        async with replica.connection() as connection:
+            await connection.until(lambda replica=replica: shown(replica) == held(whole.database))  # type: ignore[misc]
+        assert replica.model.reset is None

@@ -171,6 +171,14 @@ def test_no_line_shows_a_key(formatter: logging.Formatter) -> None:
             assert json.loads(line)["event"].startswith("at ")
 
 
+@pytest.mark.parametrize("form", ["Authorization: {}", "[(b'authorization', b'{}')]", '{{"authorization": "{}"}}'])
+def test_no_line_shows_a_header_that_has_a_key(form: str) -> None:
+    header = basic(f"zero:{KEY}")
+    line = TextFormatter().format(logging.makeLogRecord({"msg": form.format(header), "name": "x"}))
+    assert header.removeprefix("Basic ") not in line
+    assert "asic ***" in line
+
+
 def test_other_parts_of_a_line_stay() -> None:
     record = logging.makeLogRecord({"msg": "read https://h/m.json?v=1&kind=k k=1", "name": "x"})
     assert TextFormatter().format(record).endswith("read https://h/m.json?v=1&kind=k k=1")

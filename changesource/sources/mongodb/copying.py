@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
+from functools import cached_property
 from typing import Any
 
 from pymongo import AsyncMongoClient
@@ -17,8 +18,8 @@ from pymongo.collation import Collation
 from changesource.backoff import Backoff
 from changesource.exceptions import SourceUnavailable
 from changesource.mapping.needs import CollectionNeeds
-from changesource.sources.base import Document
-from changesource.sources.mongodb.decoding import CODEC_OPTIONS, read_documents
+from changesource.sources.base import Batch, Document
+from changesource.sources.mongodb.decoding import CODEC_OPTIONS, read_documents, sizes
 from changesource.sources.mongodb.errors import translated
 from changesource.sources.mongodb.feed import REPLY_BYTES, to_its_end
 from changesource.sources.mongodb.privileges import Need
@@ -32,45 +33,78 @@ SIMPLE = Collation("simple")
 SAMPLE = 10
 
 
-async def _next(cursor: AsyncRawBatchCursor[dict[str, Any]], need: Need) -> Sequence[Document]:
-    """Return the documents of the next reply; none at the end."""
+class Reply(Batch):
+    """The documents of one reply. How many, and the last one, can be told without reading the others."""
+
+    def __init__(self, raw: bytes) -> None:
+        """``raw`` is documents, one after the other."""
+        super().__init__(raw, _read)
+
+    @cached_property
+    def _found(self) -> tuple[int, Document]:
+        """How many documents there are, and the last one."""
+        if "documents" in vars(self):
+            return len(self.documents), self.documents[-1]
+        parts = sizes(self.raw)
+        return len(parts), _read(self.raw[-parts[-1] :])[0]
+
+    @property
+    def last(self) -> Document:
+        """See ``Batch.last``."""
+        return self._found[1]
+
+    def __len__(self) -> int:
+        """See ``Batch``."""
+        return self._found[0]
+
+
+def _read(raw: bytes) -> Sequence[Document]:
+    return read_documents(raw, CODEC_OPTIONS)
+
+
+async def _next(cursor: AsyncRawBatchCursor[dict[str, Any]], need: Need) -> Reply | None:
+    """Return the next reply that has documents; None at the end."""
     with translated(need):
         reply: Any  # bytes, whatever the driver's annotations say
         async for reply in cursor:
-            if documents := read_documents(reply, CODEC_OPTIONS):
-                return documents
-    return ()
+            if reply:
+                return Reply(reply)
+    return None
 
 
-async def _read_ahead(
-    cursor: AsyncRawBatchCursor[dict[str, Any]], need: Need
-) -> AsyncGenerator[Sequence[Document], None]:
-    """Give the documents of each reply, and read the next one meanwhile."""
+async def _read_ahead(cursor: AsyncRawBatchCursor[dict[str, Any]], need: Need) -> AsyncGenerator[Reply, None]:
+    """Give each reply, and ask for the next one meanwhile."""
 
-    async def read() -> Sequence[Document]:
+    async def read() -> Reply | None:
         return await to_its_end(_next(cursor, need))
 
     reading = asyncio.create_task(read())
     try:
-        while documents := await reading:
+        while reply := await reading:
             reading = asyncio.create_task(read())
-            yield documents
+            yield reply
     finally:
         reading.cancel()
         await asyncio.gather(reading, return_exceptions=True)
 
 
-def _after(batch: Sequence[Document], before: dict[str, object]) -> dict[str, object]:
+def _after(batch: Batch, before: dict[str, object]) -> dict[str, object]:
     """Return the filter for what follows the batch.
 
     By $expr, since a plain $gt stays within one BSON type. An ``_id`` that is not valid UTF-8 was decoded to another,
     which sorts elsewhere; the one before it brings a few documents again.
     """
-    for document in reversed(batch):
-        last = document.get("_id")
-        if "_id" in document and REPLACED not in str(last):
-            return {"$expr": {"$gt": ["$_id", {"$literal": last}]}}
-    return before
+    if _is_place(batch.last):
+        return _behind(batch.last)
+    return next((_behind(document) for document in reversed(batch.documents) if _is_place(document)), before)
+
+
+def _is_place(document: Document) -> bool:
+    return "_id" in document and REPLACED not in str(document["_id"])
+
+
+def _behind(document: Document) -> dict[str, object]:
+    return {"$expr": {"$gt": ["$_id", {"$literal": document["_id"]}]}}
 
 
 def _both(after: Mapping[str, object], filter: Mapping[str, object]) -> Mapping[str, object]:
@@ -100,13 +134,28 @@ class MongoCopy:
         self._needs = needs
         self._batch_size = batch_size
         self._rows = 0
-        self.resumable = True
+        self._resumable = True
         self._after: dict[str, object] = {}
+        self._given: Batch | None = None
 
-    async def batches(self, not_before: int) -> AsyncGenerator[Sequence[Document], None]:
+    @property
+    def resumable(self) -> bool:
+        """See ``CollectionCopy.resumable``."""
+        self._note_given()
+        return self._resumable
+
+    def _note_given(self) -> None:
+        """Note where to go on: late, since a batch that somebody reads anyway tells it for nothing."""
+        if self._given is not None:
+            after = _after(self._given, self._after)
+            self._resumable = after is not self._after
+            self._after, self._given = after, None
+
+    async def batches(self, not_before: int) -> AsyncGenerator[Batch, None]:
         """See ``CollectionCopy.batches``."""
         backoff = Backoff("copy")
         while True:
+            self._note_given()
             try:
                 async with self._client.start_session(causal_consistency=True) as session:
                     session.advance_operation_time(to_timestamp(not_before))
@@ -122,9 +171,8 @@ class MongoCopy:
                     )
                     async with cursor, aclosing(_read_ahead(cursor, self._need)) as replies:
                         async for batch in replies:
-                            after = _after(batch, self._after)
-                            self.resumable = after is not self._after
-                            self._after = after
+                            self._note_given()
+                            self._given = batch
                             yield batch
                             backoff.reset()
                 return

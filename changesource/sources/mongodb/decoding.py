@@ -35,6 +35,7 @@ _STRINGS = {0x02, 0x0D, 0x0E}
 _DOCUMENTS = {0x03, 0x04, 0x0F}
 _BINARY, _REGEX, _POINTER = 0x05, 0x0B, 0x0C
 _DOCUMENT = 0x03
+_INT32 = struct.Struct("<i").unpack_from
 
 
 def read_document(raw: bytes, options: Options) -> dict[str, Any]:
@@ -63,10 +64,20 @@ def read_reply(reply: RawBSONDocument, options: Options) -> tuple[int, Sequence[
         return int(cursor["id"]), [read_document(each.raw, options) for each in cursor["nextBatch"]]
 
 
+def sizes(raw: bytes) -> list[int]:
+    """Return how many bytes each of the documents has that stand one after the other in ``raw``."""
+    found: list[int] = []
+    start, end = 0, len(raw)
+    while start < end:
+        (size,) = _INT32(raw, start)
+        found.append(size)
+        start += size
+    return found
+
+
 def _split(raw: bytes) -> Iterator[bytes]:
     start = 0
-    while start < len(raw):
-        (size,) = struct.unpack_from("<i", raw, start)
+    for size in sizes(raw):
         yield raw[start : start + size]
         start += size
 

@@ -28,6 +28,7 @@ from changesource.exceptions import (
     WatermarkInFuture,
 )
 from changesource.mapping.needs import Needs
+from changesource.sources.base import PROOF_WAIT_MS
 from changesource.sources.mongodb.decoding import read_reply
 from changesource.sources.mongodb.errors import UNKNOWN_STAGE, translated
 from changesource.stream.events import Event, is_of_document, read_event, to_cluster_time, to_timestamp, with_document
@@ -243,6 +244,7 @@ class MongoFeed:
         self._token: object = None
         self._fragments: dict[str, object] = {}
         self._held: deque[Event] = deque()
+        self._ahead: asyncio.Task[Sequence[RawEvent]] | None = None
 
     async def open(self) -> None:
         """Open the change stream at the position."""
@@ -258,7 +260,7 @@ class MongoFeed:
                 raise CursorLost()
             await self._cursor.open({"startAfter": self._token})
         try:
-            batch = await self._cursor.more(wait_ms)
+            batch = await self._more(wait_ms)
         except ReplyTooLarge:
             # From a server without MongoDB's own bound of 16 MB. The events in it are lost to this cursor.
             if not self._cursor.shrink():
@@ -284,6 +286,26 @@ class MongoFeed:
             self._held.extend(events)
             return await self._looked_up()
         return events
+
+    async def _more(self, wait_ms: int) -> Sequence[RawEvent]:
+        """Return the next reply. What follows events is asked for at once, to be under way while they are mapped.
+
+        It will be wanted at once, if only as the proof that they have ended.
+        """
+        if self._ahead is None:
+            batch = await self._cursor.more(wait_ms)
+        else:
+            try:
+                batch = await self._ahead
+            except Exception:
+                self._ahead = None
+                raise
+            # One that was cancelled stays: what it would have brought must not be missed in silence.
+            self._ahead = None
+        if batch and self._cursor.live:
+            self._ahead = asyncio.create_task(self._cursor.more(PROOF_WAIT_MS), name="reading-ahead")
+            await asyncio.sleep(0)  # so that it is sent
+        return batch
 
     def _whole(self, batch: Sequence[RawEvent]) -> Sequence[RawEvent]:
         """Return the events of ``batch``, with those that the server split (over 16 MB) put together.
@@ -331,6 +353,9 @@ class MongoFeed:
 
     async def close(self) -> None:
         """See ``ChangeFeed.close``."""
+        if self._ahead is not None:
+            self._ahead.cancel()
+            await asyncio.gather(self._ahead, return_exceptions=True)
         await self._cursor.close()
 
     async def _prove(self, batch: Sequence[RawEvent]) -> bool:
