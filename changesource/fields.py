@@ -56,7 +56,9 @@ def wrong_json(text: str, error: MappingError) -> str:
     if isinstance(cause, json.JSONDecodeError):
         line, column = position(text, cause.pos)
         return f"Enter a valid JSON. Line {line}, column {column}: {cause.msg}."
-    return f"Enter a valid JSON. It {error.problem}." if not error.place else f"Enter a valid JSON. {error.problem}."
+    # What is nested too deeply is so at a place with as many parts.
+    place = error.place.lstrip(".")
+    return f"Enter a valid JSON. {place if 0 < len(place) <= SHORT else 'It'} {error.problem}."
 
 
 class OrderedJSONField(AnyTextField):

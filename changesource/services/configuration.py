@@ -113,6 +113,9 @@ def check(spec: Specification) -> None:
     seen: dict[str, str] = {}
     for table in spec.tables:
         compile_table(table)
+        if table.collection == settings().barrier_collection:
+            # Its documents are positions and heartbeats: no row of it would ever settle.
+            raise MappingError(f"tables.{table.name}.collection", f"{table.collection} is zerosource's own collection")
         other = seen.setdefault(table.name.lower(), table.name)
         if other != table.name:
             # The replica is SQLite, which takes the two for one.

@@ -26,6 +26,18 @@ def test_pages_are_accessible_and_fit_a_phone(deployment: DeploymentFactory, des
             assert overflow(page) == 0, path
 
 
+def test_a_page_that_is_not_there_looks_like_the_others(deployment: DeploymentFactory, desk: Desk) -> None:
+    server = deployment(**ADMIN).server()
+    for options in ({}, {"color_scheme": "dark", "viewport": PHONE}):
+        page = desk.page(server, **options)
+        answer = page.goto("/admin/nothing/")
+        assert answer is not None
+        assert answer.status == 404
+        assert page.evaluate("getComputedStyle(document.body).fontFamily").startswith("Inter")
+        assert axe(page) == []
+        assert overflow(page) == 0
+
+
 @pytest.mark.parametrize("fault", ["<img src='x.png'>", "<p style='color: #ccc; background: #fff'>Too pale</p>"])
 def test_a_planted_fault_is_found(deployment: DeploymentFactory, desk: Desk, fault: str) -> None:
     page = desk.page(deployment(**ADMIN).server())

@@ -94,6 +94,8 @@ def test_pipelines_and_expressions_are_saved(admin_client: Client) -> None:
         ([ID], {"filter": '{"a": {"$near": "x"}}'}, "filter", "$near is not supported"),
         ([ID], {"filter": "{"}, "filter", "Enter a valid JSON"),
         ([ID], {"filter": "[]"}, "filter", "must be an object"),
+        ([ID], {"filter": '{"a": ' * 150 + "1" + "}" * 150}, "filter", "JSON. It is nested deeper than"),
+        ([ID], {"filter": '{"a": 1e999}'}, "filter", "JSON. a is a number too large"),
         ([ID], {"pipeline": '[{"$unwind": "$a"}, {"$group": {}}]'}, "pipeline", "the stage $group is not supported"),
         ([ID], {"error_policy": "ignore"}, "error_policy", "ignore is not one of the available choices"),
         ([ID, {**TEXT, "path": "", "expression": '{"$no": 1}'}], {}, "columns.1.expression", "$no is not supported"),

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import logging
+import re
+import secrets
+import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -14,7 +18,7 @@ from django.conf import settings as django_settings
 from django.contrib.auth.models import User
 from django.contrib.sessions.models import Session
 from django.http import HttpResponse
-from django.test import Client
+from django.test import AsyncClient, Client
 from django.utils import timezone
 
 from changesource import conf, consumers, gate, proxies, sessions, views
@@ -23,7 +27,9 @@ from changesource.logs import TextFormatter
 from changesource.models import LoginTry
 from changesource.services import access
 from changesource.store import logins
+from tests.harness.deployment import MANAGE
 from tests.harness.desk import ADMIN, logged_in, scene
+from tests.harness.environment import blank_environment, process_environment
 
 pytestmark = pytest.mark.django_db
 
@@ -310,11 +316,17 @@ def test_a_refusal_is_one_line_in_the_log(caplog: pytest.LogCaptureFixture) -> N
     assert all("\n" not in line for line in lines), lines
 
 
-def test_a_refusal_of_metrics_says_how_to_send_a_key() -> None:
-    """And not what a zero-cache is told."""
-    refusal = gate.plain(gate.AccessRefused("There is no API key.", remedy=gate.REMEDY), 401).content.decode()
-    assert "HTTP Basic" in refusal
-    assert "ZERO_UPSTREAM_DB" not in refusal
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("path", ["/metrics", "/metadata/schemas"])
+async def test_metrics_are_closed_unless_opened(chosen: Any, path: str) -> None:
+    """And who is refused is told how to send a key, not what a zero-cache is told."""
+    chosen(debug=False)
+    refused = await AsyncClient().get(path)
+    assert refused.status_code == 401
+    assert "HTTP Basic" in refused.content.decode()
+    assert "ZERO_UPSTREAM_DB" not in refused.content.decode()
+    chosen(open_metrics=True)
+    assert (await AsyncClient().get(path)).status_code in (200, 503)  # no schema is published here
 
 
 def test_the_live_page_takes_trusted_origins() -> None:
@@ -343,3 +355,35 @@ def test_no_form_is_taken_from_another_site(boss: User, path: str) -> None:
         answer = client.post(path, {"post": "yes", "confirmed": "yes"}, **headers)
         assert answer.status_code == 403
         assert "This form is refused" in answer.content.decode()
+
+
+@pytest.mark.parametrize(
+    ("changes", "codes"),
+    [
+        ({}, []),
+        ({"HSTS_SECONDS": ""}, ["security.W004"]),
+        ({"TRUSTED_PROXIES": ""}, ["changesource.W003"]),
+        ({"DEBUG": "1", "SECURE_COOKIES": "off"}, ["changesource.W002", "security.W012", "security.W016"]),
+    ],
+)
+def test_check_deploy_has_nothing_to_say_in_production(
+    tmp_path: Path, changes: dict[str, str], codes: list[str]
+) -> None:
+    """With the settings that docs/security.md names."""
+    production = {
+        "DATA_DIR": str(tmp_path),
+        "ALLOWED_HOSTS": "zerosource.example",
+        "TRUSTED_PROXIES": "10.0.0.0/8",
+        "HSTS_SECONDS": "31536000",
+        "SECRET_KEY": secrets.token_urlsafe(50),
+    }
+    done = subprocess.run(
+        [*MANAGE, "check", "--deploy", "--tag", "security", "--fail-level", "WARNING"],
+        env={**process_environment(), **blank_environment(), **production, **changes},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert re.findall(r"\((\w+\.W\d+)\)", done.stderr) == codes, done.stderr
+    assert bool(done.returncode) is bool(codes)

@@ -125,6 +125,11 @@ def test_an_unsound_draft_is_not_published() -> None:
     assert MappingRevision.objects.count() == 1
 
 
+def test_our_own_collection_is_not_published() -> None:
+    with pytest.raises(MappingError, match="zerosource's own collection"):
+        import_specification(spec_of({"own": {**entry(), "collection": "_zerosource"}}), "me")
+
+
 def test_names_that_differ_by_case_only_are_refused() -> None:
     with pytest.raises(MappingError, match="upper and lower case"):
         import_specification(spec_of({"message": entry(), "Message": entry()}), "me")

@@ -21,7 +21,7 @@ from changesource.models import RowError
 from changesource.services import bookkeeping
 from changesource.services.bookkeeping import FaultLog
 from changesource.services.leadership import Leadership
-from changesource.services.session import ReplicaSession
+from changesource.services.session import Guard, ReplicaSession
 from changesource.store import leases, row_errors
 from devtools.processes import wait_until
 from tests.conftest import DeploymentFactory, MongoServer
@@ -85,8 +85,9 @@ async def test_a_connection_that_ends_by_an_error_is_not_opened_anew_at_once(
     class Broken(ReplicaSession):
         def __init__(self) -> None:
             self.ran = asyncio.Event()
+            self.locked_out = False
 
-        async def run(self) -> None:
+        async def run(self, guard: Guard | None = None) -> None:
             self.ran.set()
             raise RuntimeError("a mistake of ours")
 
@@ -99,7 +100,7 @@ async def test_a_connection_that_ends_by_an_error_is_not_opened_anew_at_once(
 
     monkeypatch.setattr(consumer, "close", close)
     before = counted("connection")
-    serving = asyncio.create_task(consumer.serve(session))
+    serving = asyncio.create_task(consumer.serve(session, None))
     await session.ran.wait()
     await until(lambda: counted("connection") == before + 1)
     assert not closed
