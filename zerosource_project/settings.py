@@ -116,8 +116,10 @@ WHITENOISE_AUTOREFRESH = settings.debug
 
 UNFOLD = theme.UNFOLD
 LOGIN_REDIRECT_URL = "admin:index"  # there is no other place
+DATA_UPLOAD_MAX_MEMORY_SIZE = settings.max_request_bytes
 DATA_UPLOAD_MAX_NUMBER_FIELDS = 10_000  # each column of a table takes eight
 
+STRANGERS_LOGGERS = ("django.request", "django.security.DisallowedHost", "django.security.csrf")
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
@@ -125,12 +127,15 @@ LOGGING = {
         "text": {"()": "changesource.logs.TextFormatter"},
         "json": {"()": "changesource.logs.JsonFormatter"},
     },
+    "filters": {"strangers": {"()": "changesource.refusals.StrangersRecords"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": settings.log_format}},
     "root": {"handlers": ["stderr"], "level": "WARNING"},
     "loggers": {
         "changesource": {"level": settings.log_level},
         # Django's own handlers would print each line a second time, in another form.
         "django": {"handlers": ["stderr"], "level": "INFO", "propagate": False},
+        # Strangers may cause these as often as they like.
+        **{name: {"filters": ["strangers"]} for name in STRANGERS_LOGGERS},
         "django.server": {"handlers": ["stderr"], "level": "INFO", "propagate": False},
     },
 }

@@ -73,6 +73,18 @@ async def admit(scope: Mapping[str, Any], chosen: Settings) -> None:
         raise AccessRefused("The API key is wrong or revoked.")
 
 
+def holder_of(scope: Mapping[str, Any], chosen: Settings, app_id: str) -> str:
+    """Whom an admitted connection counts for: its key's hash, or its app id where the key is one of the environment's.
+
+    Those may be many zero-caches' one.
+    """
+    try:
+        key = presented_key(scope)
+    except AccessRefused:
+        return f"app {app_id}"  # none is needed
+    return f"app {app_id}" if is_one_of(key, map(api_keys.hash_of, chosen.api_keys)) else api_keys.hash_of(key)
+
+
 def _check_keyless(scope: Mapping[str, Any], chosen: Settings) -> None:
     """There is no API key anywhere: with DEBUG on, processes of this machine need none."""
     if not chosen.debug:
