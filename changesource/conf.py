@@ -70,6 +70,7 @@ class Settings:
     max_connections: int
     max_connections_per_key: int
     max_live_pages: int
+    max_requests: int
     max_replicas: int
     max_message_bytes: int
     max_messages_per_second: int
@@ -136,6 +137,7 @@ def read_settings(variables: MutableMapping[str, str], root: Path) -> Settings:
         max_connections=read.integer("MAX_CONNECTIONS", 500, 10, 100_000),
         max_connections_per_key=read.integer("MAX_CONNECTIONS_PER_KEY", 100, 1, 100_000),
         max_live_pages=read.integer("MAX_LIVE_PAGES", 20, 1, 10_000),
+        max_requests=read.integer("MAX_REQUESTS", 8, 1, 1000),
         max_replicas=read.integer("MAX_REPLICAS", 1000, 1, 1_000_000),
         # zero-cache sends acknowledgements of some 100 bytes, one for each commit.
         max_message_bytes=read.integer("MAX_MESSAGE_BYTES", 64 * KIB, KIB, MIB),

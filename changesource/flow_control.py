@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Any
 
-from daphne.http_protocol import WebRequest
 from daphne.server import Server
 from daphne.ws_protocol import WebSocketProtocol
 from twisted.internet.interfaces import IPushProducer
@@ -77,29 +76,14 @@ class FlowControlServer(Server):  # type: ignore[misc]  # the package has no typ
         """Takes what Daphne takes. The connections have the bounds of the settings."""
         super().__init__(*args, ready_callable=lambda: bound(self, settings()), **options)
 
-    async def handle_reply(self, protocol: Any, message: dict[str, Any]) -> None:
-        """Pass a message on; of WebSocket frames and of a page's parts, no more than the transport has room for."""
+    async def handle_reply(self, protocol: WebSocketProtocol, message: dict[str, Any]) -> None:
+        """Pass a message on; of WebSocket frames, no more than the transport has room for."""
         if message["type"] == SEND_FRAMES:
             await self._send_frames(protocol, message["frames"])
-        elif message["type"] == "http.response.body":
-            await self._send_part(protocol, message)
         else:
             await super().handle_reply(protocol, message)
             if message["type"] == "websocket.send":
-                await self._wait(protocol, protocol.transport)
-
-    async def _send_part(self, request: WebRequest, message: dict[str, Any]) -> None:
-        more = message.get("more_body", False)
-        details = self.connections.get(request, {})
-        drain = details.get("drain")
-        if drain is None and more and not request.finished and not details.get("disconnected"):
-            drain = details["drain"] = Drain()
-            request.registerProducer(drain, True)
-        elif drain is not None and not more:
-            request.unregisterProducer()
-        await super().handle_reply(request, message)
-        if drain is not None and more and request.channel is not None:
-            await self._wait(request, request.channel.transport)
+                await self._wait(protocol)
 
     async def _send_frames(self, protocol: WebSocketProtocol, frames: Sequence[bytes]) -> None:
         for data in pieces(frames):
@@ -110,10 +94,10 @@ class FlowControlServer(Server):  # type: ignore[misc]  # the package has no typ
             if protocol.state != protocol.STATE_OPEN:
                 return
             protocol.transport.write(data)
-            await self._wait(protocol, protocol.transport)
+            await self._wait(protocol)
 
-    async def _wait(self, protocol: object, transport: Any) -> None:
-        seconds = settings().reader_timeout_seconds
+    async def _wait(self, protocol: WebSocketProtocol) -> None:
+        transport, seconds = protocol.transport, settings().reader_timeout_seconds
         if not await self._drain(protocol).wait(lambda: left(transport), seconds) and transport is not None:
             logger.warning("reader reads nothing any more, closing", extra={"seconds": seconds})
             transport.abortConnection()

@@ -39,8 +39,8 @@ logger = logging.getLogger(__name__)
 KEPT_DESCRIPTORS = 200
 # Bodies that are on their way are kept in files: of all connections together, as many as so many of the largest.
 BODIES = 16
-# How long a connection may stay between two requests.
-IDLE_SECONDS = 60
+# How long a connection may stay after a request, and be read no more, as times that which a request may take.
+IDLE = 3
 # A message counts once, and once more for each so many bytes.
 BYTES_A_COUNT = 1024
 PONG_SECONDS = 1.0
@@ -297,7 +297,7 @@ class RequestChannel(HTTPChannel):  # type: ignore[misc]  # the package has no t
         self.doors.waits(self.transport, self)
         super().requestDone(request)
         if self.persistent:
-            self.setTimeout(IDLE_SECONDS)
+            self.setTimeout(IDLE * self.timeOut)
 
     def turn_away(self, error: ZerosourceError) -> None:
         """Answer with the error's status, its code and nothing else, and close."""

@@ -6,9 +6,11 @@ A well-behaved replica follows meanwhile, and gets every change.
 from __future__ import annotations
 
 import asyncio
+import base64
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,13 +18,15 @@ from pymongo.database import Database
 
 from tests.conftest import DeploymentFactory
 from tests.harness.app import MAPPINGS
-from tests.harness.deployment import Server
+from tests.harness.deployment import Deployment, Server
 from tests.harness.intruder import Intruder, answer, answers, frame, handshake
 from tests.harness.reader import Reader
+from tests.harness.viewers import sessions
 
 KEY = "environment-key-of-a-good-length"
 STREAM = f"/changes/v0/stream?apiKey={KEY}&shardNum=0&appID="
 KIB = 1024
+ESTABLISHED = ("01", "08")  # also where the other side has closed its half
 SMALL = {
     "DEBUG": "0",
     "CHANGE_SOURCE_API_KEYS": KEY,
@@ -38,7 +42,8 @@ SMALL = {
 class Scene:
     """A server, and a replica that follows it; ``sees`` asks for one more change of it, and times it."""
 
-    def __init__(self, server: Server, reader: Reader, mongo: Database[Any]) -> None:
+    def __init__(self, place: Deployment, server: Server, reader: Reader, mongo: Database[Any]) -> None:
+        self.place = place
         self.server = server
         self.port = server.port
         self.reader = reader
@@ -81,7 +86,7 @@ async def scene(deployment: DeploymentFactory, mongo: Database[Any], **settings:
     reader = Reader(f"{server.stream_url}?apiKey={KEY}", "well_behaved")
     await reader.sync()
     following = asyncio.create_task(reader.follow(lambda: False))
-    found = Scene(server, reader, mongo)
+    found = Scene(place, server, reader, mongo)
     try:
         await found.sees()
         yield found
@@ -96,6 +101,12 @@ async def scene(deployment: DeploymentFactory, mongo: Database[Any], **settings:
     assert KEY not in log
     # The replica had one connection for its sync, and one since then.
     assert log.count("replica resumes") == 1, log
+
+
+def connections(port: int) -> list[str]:
+    """The connections to this port that its server has not closed, as the kernel lists them."""
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return [line[2] for line in lines if line[1].endswith(f":{port:04X}") and line[3] in ESTABLISHED]
 
 
 def get(target: str, *headers: str, method: str = "GET") -> bytes:
@@ -348,3 +359,70 @@ async def test_a_server_ends_in_order_whoever_is_connected(
     assert await asyncio.to_thread(server.stop) == 0
     assert "Traceback" not in server.log_text()
     await intruder.close()
+
+
+async def test_pages_take_turns_and_nobody_waits_for_those_who_read_none(
+    deployment: DeploymentFactory, mongo: Database[Any]
+) -> None:
+    """As many slow readers as there are turns hold up no page, and are closed in the end."""
+    limits = {"MAX_REQUESTS": "2", "REQUEST_SECONDS": "1"}
+    async with scene(deployment, mongo, **limits) as here:
+        slow = [await here.intruder(KIB) for _ in range(6)]
+        for intruder in slow:
+            await intruder.send(get("/static/unfold/css/styles.css").replace(b"close", b"keep-alive"))
+        assert await answer(here.port, get("/admin/login/")) == 200
+        many = [answer(here.port, get("/admin/login/")) for _ in range(20)]
+        assert await asyncio.gather(*many) == [200] * 20
+        async with asyncio.timeout(20):
+            while len(connections(here.port)) > 1:
+                await asyncio.sleep(0.1)
+
+
+async def test_live_pages_have_a_bound_and_all_refusals_are_counted(
+    deployment: DeploymentFactory, mongo: Database[Any]
+) -> None:
+    """A page more than that is refused; the metrics tell how many of what were."""
+    async with scene(deployment, mongo, MAX_LIVE_PAGES="2") as here:
+        cookie = f"Cookie: sessionid={(await asyncio.to_thread(sessions, here.place))['viewer']}"
+        origin = "Origin: http://127.0.0.1"
+        pages = [await here.intruder() for _ in range(3)]
+        for page in pages:
+            await page.send(handshake("/admin/live/changes", cookie, origin))
+        assert [await page.status() for page in pages] == [101, 101, 429]
+        await pages[0].close()
+        async with asyncio.timeout(10):
+            while True:
+                page = await here.intruder()
+                await page.send(handshake("/admin/live/changes", cookie, origin))
+                if await page.status() == 101:
+                    break
+        assert await answer(here.port, get("/../x")) == 400
+        basic = base64.b64encode(f":{KEY}".encode()).decode()
+        metrics = await here.intruder()
+        await metrics.send(get("/metrics", f"Authorization: Basic {basic}"))
+        text = (await metrics.closed()).decode()
+        assert 'zerosource_refusals_total{code="ZS133"} ' in text
+        assert 'zerosource_refusals_total{code="ZS139"} 1.0' in text
+        assert 'zerosource_refusals_total{code="ZS132"} 0.0' in text
+        assert 'zerosource_connections{kind="live_page"} 2.0' in text
+        assert 'zerosource_connections{kind="replica"} 1.0' in text
+
+
+async def test_bodies_of_all_together_have_a_bound(deployment: DeploymentFactory, mongo: Database[Any]) -> None:
+    """Each is allowed, but not so many that are never whole."""
+    async with scene(deployment, mongo, REQUEST_SECONDS="60") as here:
+        size = 64 * KIB
+        body = get("/admin/login/", f"Content-Length: {size}", method="POST") + b"a" * (size - 1)
+        crowd = [await here.intruder() for _ in range(20)]
+        for intruder in crowd:
+            await intruder.send(body)
+        refused = [asyncio.create_task(intruder.closed()) for intruder in crowd]
+        await here.logged("Bodies of requests are too many")
+        done, _ = await asyncio.wait(refused, timeout=1)
+        assert 4 <= len(done) < 20
+        assert {task.result()[:13] for task in done} == {b"HTTP/1.1 503 "}
+        await here.close()
+        await asyncio.gather(*refused)
+        # What they held is free again.
+        whole = get("/admin/login/", f"Content-Length: {size}", method="POST") + b"a" * size
+        assert await answer(here.port, whole) == 403, "no CSRF token"
