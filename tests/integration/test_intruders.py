@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import sqlite3
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 from pymongo.database import Database
+from websockets.exceptions import ConnectionClosed
 
 from tests.conftest import DeploymentFactory
 from tests.harness.app import MAPPINGS
@@ -346,19 +348,29 @@ async def test_more_of_them_than_there_is_room_for(deployment: DeploymentFactory
 async def test_a_server_ends_in_order_whoever_is_connected(
     deployment: DeploymentFactory, mongo: Database[Any], kept: bool
 ) -> None:
-    """Half a request, or none, keeps nothing from being ended."""
+    """Half a request, or none, keeps nothing from being ended: what became of a replica is noted."""
     place = deployment(**SMALL)
     place.configure(mappings=MAPPINGS)
     server = place.server()
+    reader = Reader(f"{server.stream_url}?apiKey={KEY}", "well_behaved")
+    await reader.sync()
+    following = asyncio.create_task(reader.follow(lambda: False))
+    async with asyncio.timeout(20):
+        while "replica resumes" not in server.log_text():
+            await asyncio.sleep(0.1)
     intruder = await Intruder.connect(server.port)
     await intruder.send(get("/healthz").replace(b"close", b"keep-alive") if kept else b"GET / HTT")
     if kept:
         assert await intruder.status() == 200
-    reader = Reader(f"{server.stream_url}?apiKey={KEY}", "well_behaved")
-    await reader.sync()
     assert await asyncio.to_thread(server.stop) == 0
-    assert "Traceback" not in server.log_text()
+    with pytest.raises(ConnectionClosed):
+        await following
     await intruder.close()
+    assert "Traceback" not in server.log_text()
+    with sqlite3.connect(place.environment["DATABASE_URL"].removeprefix("sqlite:///")) as database:
+        assert database.execute("SELECT state FROM changesource_watermark WHERE app_id <> ''").fetchall() == [
+            ("disconnected",)
+        ]
 
 
 async def test_pages_take_turns_and_nobody_waits_for_those_who_read_none(
