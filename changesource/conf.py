@@ -78,6 +78,7 @@ class Settings:
     max_header_bytes: int
     max_request_bytes: int
     request_seconds: float
+    max_row_bytes: int
     max_row_errors: int
     max_revisions: int
     max_history: int
@@ -146,6 +147,7 @@ def read_settings(variables: MutableMapping[str, str], root: Path) -> Settings:
         max_header_bytes=read.integer("MAX_HEADER_BYTES", 16 * KIB, KIB, MIB),
         max_request_bytes=read.integer("MAX_REQUEST_BYTES", 4 * MIB, 64 * KIB, 100 * MIB),
         request_seconds=read.seconds("REQUEST_SECONDS", 20.0, 3600.0),
+        max_row_bytes=read.integer("MAX_ROW_BYTES", 32 * MIB, 64 * KIB, 32 * MIB),
         max_row_errors=read.integer("MAX_ROW_ERRORS", 10_000, 1, 1_000_000),
         max_revisions=read.integer("MAX_REVISIONS", 1000, 1, 1_000_000),
         max_history=read.integer("MAX_HISTORY", 10_000, 1, 10_000_000),

@@ -110,7 +110,9 @@ class Runtime:
             )
         if self._revision is None or self._published != published:
             self._published = published
-            mapping = CompiledMapping.compile(published.specification, self.settings.mongodb_database)
+            mapping = CompiledMapping.compile(
+                published.specification, self.settings.mongodb_database, self.settings.max_row_bytes
+            )
             self._revision = Revision(published.number, mapping)
         return self._revision
 
