@@ -344,7 +344,7 @@ async def test_more_of_them_than_there_is_room_for(deployment: DeploymentFactory
                 await asyncio.sleep(0.1)
 
 
-@pytest.mark.parametrize("kept", [False, True])
+@pytest.mark.parametrize("kept", [False, pytest.param(True, marks=pytest.mark.slow)])
 async def test_a_server_ends_in_order_whoever_is_connected(
     deployment: DeploymentFactory, mongo: Database[Any], kept: bool
 ) -> None:
@@ -373,6 +373,7 @@ async def test_a_server_ends_in_order_whoever_is_connected(
         ]
 
 
+@pytest.mark.slow
 async def test_pages_take_turns_and_nobody_waits_for_those_who_read_none(
     deployment: DeploymentFactory, mongo: Database[Any]
 ) -> None:
