@@ -25,7 +25,8 @@ from .exceptions import SettingError
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "[::1]")
-MIB = 1024 * 1024
+KIB = 1024
+MIB = 1024 * KIB
 SECRET_LENGTH = 6  # characters from which on a secret is cut out of what is written
 SHORTEST = 0.1  # seconds; MongoDB and the database are asked several times within some settings
 # Characters. Whoever reaches the server may guess as often as it answers.
@@ -80,6 +81,21 @@ class Settings:
     snapshot_frames: SnapshotFrames
     layer_capacity: int
     max_frame_bytes: int
+    max_connections: int
+    max_connections_per_key: int
+    max_live_pages: int
+    max_requests: int
+    max_replicas: int
+    max_message_bytes: int
+    max_messages_per_second: int
+    max_headers: int
+    max_header_bytes: int
+    max_request_bytes: int
+    request_seconds: float
+    max_row_bytes: int
+    max_row_errors: int
+    max_revisions: int
+    max_history: int
     data_dir: Path
 
     @property
@@ -161,6 +177,22 @@ def read_settings(variables: MutableMapping[str, str], root: Path) -> Settings:
         layer_capacity=read.integer("LAYER_CAPACITY", 100, 1, 100_000),
         # zero-cache itself refuses frames from 100 MiB on, and one row may take 32 MiB.
         max_frame_bytes=read.integer("MAX_FRAME_BYTES", 64 * MIB, 33 * MIB, 100 * MIB - 1),
+        max_connections=read.integer("MAX_CONNECTIONS", 500, 10, 100_000),
+        max_connections_per_key=read.integer("MAX_CONNECTIONS_PER_KEY", 100, 1, 100_000),
+        max_live_pages=read.integer("MAX_LIVE_PAGES", 20, 1, 10_000),
+        max_requests=read.integer("MAX_REQUESTS", 8, 1, 1000),
+        max_replicas=read.integer("MAX_REPLICAS", 1000, 1, 1_000_000),
+        # zero-cache sends acknowledgements of some 100 bytes, one for each commit.
+        max_message_bytes=read.integer("MAX_MESSAGE_BYTES", 64 * KIB, KIB, MIB),
+        max_messages_per_second=read.integer("MAX_MESSAGES_PER_SECOND", 2000, 10, 1_000_000),
+        max_headers=read.integer("MAX_HEADERS", 100, 10, 500),
+        max_header_bytes=read.integer("MAX_HEADER_BYTES", 16 * KIB, KIB, MIB),
+        max_request_bytes=read.integer("MAX_REQUEST_BYTES", 4 * MIB, 64 * KIB, 100 * MIB),
+        request_seconds=read.seconds("REQUEST_SECONDS", 20.0, 3600.0),
+        max_row_bytes=read.integer("MAX_ROW_BYTES", 32 * MIB, 64 * KIB, 32 * MIB),
+        max_row_errors=read.integer("MAX_ROW_ERRORS", 10_000, 1, 1_000_000),
+        max_revisions=read.integer("MAX_REVISIONS", 1000, 1, 1_000_000),
+        max_history=read.integer("MAX_HISTORY", 10_000, 1, 10_000_000),
         data_dir=data_dir,
     )
 

@@ -17,9 +17,11 @@ from django.utils import timezone
 
 from changesource.backoff import Backoff
 from changesource.conf import settings
-from changesource.exceptions import ViewerRefused, ZerosourceError
+from changesource.exceptions import LimitReached, ReplicasExhausted, RequestRefused, ViewerRefused, ZerosourceError
 from changesource.framing import SEND_FRAMES
+from changesource.occupancy import Release, occupancy
 from changesource.protocol.request import StreamRequest, acked_watermark, app_id_of
+from changesource.refusals import refused
 from changesource.services import access
 from changesource.services.bookkeeping import read
 from changesource.services.keys import check_app, keys
@@ -54,6 +56,7 @@ class TaskConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # the package
     # The channel layer is read by one receiver a process (see ``services.subscriber``), not by each connection.
     channel_layer_alias = "none"
     task: asyncio.Task[None] | None = None
+    release: Release | None = None
 
     async def dispatch(self, message: dict[str, Any]) -> None:
         """Handle one message, as Channels does, but without its turn in the database's thread before each.
@@ -74,6 +77,15 @@ class TaskConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # the package
         if self.task is not None:
             self.task.cancel()
             await asyncio.gather(self.task, return_exceptions=True)
+        if self.release is not None:
+            self.release()
+
+    async def refuse(self, error: ZerosourceError, **fields: object) -> None:
+        """Refuse the handshake, with the reason in the log: HTTP 403, under ``serve`` the error's own status."""
+        refused("connection refused", error, client=(self.scope.get("client") or [""])[0], **fields)
+        await self.end()
+        status = {"status": error.status} if isinstance(error, LimitReached) else {}
+        await self.base_send({"type": "websocket.close", **status})
 
     async def disconnect(self, code: int) -> None:
         """End the task."""
@@ -88,23 +100,33 @@ class ChangeStreamConsumer(TaskConsumer):
     session: ReplicaSession | None = None
 
     async def connect(self) -> None:
-        """Accept a request that can be served; refuse (HTTP 403) with the reason in the log."""
-        query = self.scope["query_string"]
+        """Accept a request that can be served; refuse others."""
+        chosen, query = settings(), self.scope["query_string"]
         try:
-            key = await access.admit(self.scope, settings())
+            key = await access.admit(self.scope, chosen)
             request = StreamRequest.parse(query)
             check_app(key, request.app_id)
             guard = None if key is None else partial(keys().guard, key, request.app_id)
+            # A key of the environment may be that of many zero-caches.
+            holder = f"app {request.app_id}" if key is None else key.hash
+            self.release = occupancy.replica(holder, chosen)
             self.session = await runtime().session(request, self.send_frames)
+            await self.check_known(request, chosen.max_replicas)
         except ZerosourceError as error:
-            extra = {"app_id": app_id_of(query), "code": error.code, "why": str(error)}
-            logger.warning("connection refused", extra=extra)
-            await self.close()
+            await self.refuse(error, app_id=app_id_of(query))
             return
         await self.accept()
         if not self.server_waits:
             _warn_of_a_server_that_never_waits()
         self.task = asyncio.create_task(self.serve(self.session, guard), name=f"replica-{request.app_id}")
+
+    async def check_known(self, request: StreamRequest, most: int) -> None:
+        """Raise ``ReplicasExhausted`` where this is a new replica, and there are as many as may be.
+
+        A database that does not answer keeps nobody out.
+        """
+        if not await read(watermarks.admit, True, request.app_id, request.shard_num, most):
+            raise ReplicasExhausted(f"{most} replicas are known, as many as MAX_REPLICAS allows, and this one is new.")
 
     async def serve(self, session: ReplicaSession, guard: Guard | None) -> None:
         """Run the session; close the socket when it ends by itself."""
@@ -143,15 +165,15 @@ class LiveConsumer(TaskConsumer):
     feed: LiveFeed
 
     async def connect(self) -> None:
-        """Accept who may look; refuse others (HTTP 403) with the reason in the log."""
+        """Accept who may look; refuse others."""
         chosen = settings()
         try:
             access.check_origin(self.scope["headers"], chosen.allowed_hosts, chosen.csrf_trusted_origins)
             if not await self.is_viewer(otherwise=False):
                 raise ViewerRefused()
+            self.release = occupancy.live_page(chosen)
         except ZerosourceError as error:
-            logger.warning("connection refused", extra={"code": error.code, "why": str(error)})
-            await self.close()
+            await self.refuse(error)
             return
         noted = await read(watermarks.watcher_noted_at, None)
         age = timezone.now() - noted if noted else timedelta.max
@@ -201,12 +223,9 @@ class LiveConsumer(TaskConsumer):
             self.asked.set()
 
 
-class UnknownPathConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # the package has no types
+class UnknownPathConsumer(TaskConsumer):
     """Refuses what asks for another path than the change stream's."""
-
-    channel_layer_alias = "none"
 
     async def connect(self) -> None:
         """Refuse (HTTP 403)."""
-        logger.warning("connection refused", extra={"why": "No stream is at this path."})
-        await self.close()
+        await self.refuse(RequestRefused("No stream is at this path."))

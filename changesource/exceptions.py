@@ -163,6 +163,90 @@ class KeyOfAnotherApp(AccessRefused):
     remedy = "Use a key of this app id, or bind the key to it too (manage.py changeapikey, or the admin)."
 
 
+class LimitReached(RequestRefused):
+    """Something from outside is over a limit; the classes below say which."""
+
+    code = "ZS130"
+    status = 429
+    remedy = "Raise the limit that the message names, or see who needs so much."
+
+    def __init__(self, message: str = "", *, remedy: str = "", status: int = 0) -> None:
+        """``status`` is the HTTP status of the refusal, where there is one."""
+        super().__init__(message, remedy=remedy)
+        self.status = status or type(self).status
+
+
+class ConnectionsExhausted(LimitReached):
+    """As many connections are open as MAX_CONNECTIONS allows."""
+
+    code = "ZS131"
+    retryable = True
+    status = 503
+    remedy = "Raise MAX_CONNECTIONS, or see who holds so many."
+
+
+class KeyExhausted(LimitReached):
+    """As many replicas are connected with one key as MAX_CONNECTIONS_PER_KEY allows."""
+
+    code = "ZS132"
+    retryable = True
+    remedy = "Raise MAX_CONNECTIONS_PER_KEY, or give each zero-cache a key of its own."
+
+
+class LivePagesExhausted(LimitReached):
+    """As many live pages are open as MAX_LIVE_PAGES allows."""
+
+    code = "ZS133"
+    retryable = True
+    remedy = "Close one, or raise MAX_LIVE_PAGES."
+
+
+class ReplicasExhausted(LimitReached):
+    """As many replicas are known as MAX_REPLICAS allows, and this one is new."""
+
+    code = "ZS134"
+    remedy = "Forget replicas that are gone (in the admin, or manage.py forgetreplica), or raise MAX_REPLICAS."
+
+
+class MessageTooLarge(LimitReached):
+    """A message came that is larger than MAX_MESSAGE_BYTES allows."""
+
+    code = "ZS135"
+    status = 413
+    remedy = "zero-cache sends small ones. Who else has a key?"
+
+
+class MessagesTooMany(LimitReached):
+    """Messages come faster than MAX_MESSAGES_PER_SECOND allows; they are read no faster."""
+
+    code = "ZS136"
+    retryable = True
+    remedy = "zero-cache sends one for each commit. If it is one, raise MAX_MESSAGES_PER_SECOND."
+
+
+class RequestTooSlow(LimitReached):
+    """A request did not come, or not as a whole, within REQUEST_SECONDS."""
+
+    code = "ZS137"
+    status = 408
+    remedy = "Raise REQUEST_SECONDS if it came over a slow line."
+
+
+class RequestTooLarge(LimitReached):
+    """A request is larger than allowed."""
+
+    code = "ZS138"
+    status = 413
+    remedy = "Raise the limit that the message names, if the request was meant well."
+
+
+class RequestUnreadable(RequestRefused):
+    """What came is no HTTP request that a browser, a proxy or a zero-cache sends."""
+
+    code = "ZS139"
+    remedy = "Correct what sent it. If a proxy did, have it pass paths and headers on as they came."
+
+
 class ResetRequired(ZerosourceError):
     """The replica's position cannot be served any more."""
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Any
@@ -19,6 +18,7 @@ from zope.interface import implementer
 
 from changesource.conf import settings
 from changesource.framing import SEND_FRAMES, pieces
+from changesource.incoming import bound, left
 
 logger = logging.getLogger(__name__)
 LOOKS = 4  # at what is left to be sent, in the time after which a reader counts as gone
@@ -64,23 +64,6 @@ class Drain:
         self._room.set()
 
 
-def _keep_alive(transport: object) -> None:
-    """Have the kernel probe an idle peer: gone after about two minutes without an answer."""
-    connection = getattr(transport, "getHandle", lambda: None)()
-    if isinstance(connection, socket.socket):
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        if hasattr(socket, "TCP_KEEPIDLE"):
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60)
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 15)
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4)
-
-
-def _left(transport: object) -> int:
-    """Return how many bytes a Twisted transport holds that the kernel has not taken yet."""
-    buffered = len(getattr(transport, "dataBuffer", b"")) - getattr(transport, "offset", 0)
-    return int(buffered) + int(getattr(transport, "_tempDataLen", 0))
-
-
 class FlowControlServer(Server):  # type: ignore[misc]  # the package has no types
     """Daphne whose ``websocket.send`` waits while the reader is slow.
 
@@ -89,14 +72,18 @@ class FlowControlServer(Server):  # type: ignore[misc]  # the package has no typ
 
     failure = ""
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        """Takes what Daphne takes. The connections have the bounds of the settings."""
+        super().__init__(*args, ready_callable=lambda: bound(self, settings()), **options)
+
     async def handle_reply(self, protocol: WebSocketProtocol, message: dict[str, Any]) -> None:
         """Pass a message on; of WebSocket frames, no more than the transport has room for."""
         if message["type"] == SEND_FRAMES:
             await self._send_frames(protocol, message["frames"])
-            return
-        await super().handle_reply(protocol, message)
-        if message["type"] == "websocket.send":
-            await self._wait(protocol)
+        else:
+            await super().handle_reply(protocol, message)
+            if message["type"] == "websocket.send":
+                await self._wait(protocol)
 
     async def _send_frames(self, protocol: WebSocketProtocol, frames: Sequence[bytes]) -> None:
         for data in pieces(frames):
@@ -111,7 +98,7 @@ class FlowControlServer(Server):  # type: ignore[misc]  # the package has no typ
 
     async def _wait(self, protocol: WebSocketProtocol) -> None:
         transport, seconds = protocol.transport, settings().reader_timeout_seconds
-        if not await self._drain(protocol).wait(lambda: _left(transport), seconds) and transport is not None:
+        if not await self._drain(protocol).wait(lambda: left(transport), seconds) and transport is not None:
             logger.warning("reader reads nothing any more, closing", extra={"seconds": seconds})
             transport.abortConnection()
 
@@ -124,7 +111,6 @@ class FlowControlServer(Server):  # type: ignore[misc]  # the package has no typ
             if transport is not None and not details.get("disconnected"):
                 # The HTTP side registered itself before the connection became a WebSocket.
                 transport.unregisterProducer()
-                _keep_alive(transport)
                 transport.registerProducer(drain, True)
         found: Drain = drain
         return found
@@ -134,6 +120,13 @@ class FlowControlServer(Server):  # type: ignore[misc]  # the package has no typ
         super().protocol_disconnected(protocol)
         if drain := self.connections[protocol].get("drain"):
             drain.stopProducing()
+
+    def kill_all_applications(self) -> Any:
+        """End what serves connections; Daphne forgets that some have nothing that does, and would end none."""
+        for protocol, details in list(self.connections.items()):
+            if "application_instance" not in details:
+                del self.connections[protocol]
+        return super().kill_all_applications()
 
     def listen_error(self, failure: object) -> None:
         """Keep why the port could not be had, and stop."""

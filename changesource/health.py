@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import AsyncExitStack
 from typing import Any
 
+from changesource.conf import settings
 from changesource.exceptions import ZerosourceError
 from changesource.services.runtime import runtime
+from changesource.services.turns import Turns
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -16,7 +19,7 @@ App = Callable[..., Awaitable[None]]
 
 
 class HealthPages:
-    """An ASGI application that answers the two pages, and leaves all else to another.
+    """An ASGI application that answers the two pages, and leaves all else to another: a few requests at once.
 
     ``/healthz``: this process is alive; it asks nothing of MongoDB or the database, so an outage there restarts nobody.
     ``/readyz``: mappings are published, and MongoDB answers and can be watched; else 503, with the codes of what is
@@ -24,8 +27,9 @@ class HealthPages:
     """
 
     def __init__(self, app: App) -> None:
-        """``app`` answers all other requests."""
+        """``app`` answers all other requests, as many at once as MAX_REQUESTS says."""
         self._app = app
+        self._turns = Turns(settings().max_requests)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer an HTTP request."""
@@ -39,7 +43,19 @@ class HealthPages:
                 # The code alone: what failed may name hosts.
                 await _answer(send, 503, {"status": "unready", "code": problem.code})
         else:
-            await self._app(scope, receive, send)
+            await self._in_turn(scope, receive, send)
+
+    async def _in_turn(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Have the request answered when it is its turn, which ends when the answer begins: its reader may be slow."""
+        async with AsyncExitStack() as turn:
+            await turn.enter_async_context(self._turns.one())
+
+            async def sends(message: MutableMapping[str, Any]) -> None:
+                if message["type"] == "http.response.start":
+                    await turn.aclose()
+                await send(message)
+
+            await self._app(scope, receive, sends)
 
 
 async def _problem() -> ZerosourceError | None:

@@ -97,17 +97,6 @@ def _in_json(text: str) -> str:
     return json.dumps(text)[1:-1]
 
 
-class ShortRefusals(logging.Filter):
-    """Django's lines on requests that it refuses, without a traceback: who is refused must not fill the log."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Let all pass."""
-        status = getattr(record, "status_code", None)
-        if (isinstance(status, int) and status < 500) or record.name.startswith("django.security"):
-            record.exc_info = record.exc_text = None
-        return True
-
-
 def _shown(value: object) -> str:
     """A field's value in a text line; what has blanks or quotes is written as JSON, so that lines stay one line."""
     text = str(value)

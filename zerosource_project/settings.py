@@ -136,6 +136,7 @@ WHITENOISE_AUTOREFRESH = settings.debug
 
 UNFOLD = theme.UNFOLD
 LOGIN_REDIRECT_URL = "admin:index"  # there is no other place
+DATA_UPLOAD_MAX_MEMORY_SIZE = settings.max_request_bytes
 DATA_UPLOAD_MAX_NUMBER_FIELDS = 10_000  # each column of a table takes eight
 
 LOGGING = {
@@ -145,13 +146,9 @@ LOGGING = {
         "text": {"()": "changesource.logs.TextFormatter"},
         "json": {"()": "changesource.logs.JsonFormatter"},
     },
-    "filters": {"short_refusals": {"()": "changesource.logs.ShortRefusals"}},
+    "filters": {"strangers": {"()": "changesource.refusals.StrangersRecords"}},
     "handlers": {
-        "stderr": {
-            "class": "logging.StreamHandler",
-            "formatter": settings.log_format,
-            "filters": ["short_refusals"],
-        }
+        "stderr": {"class": "logging.StreamHandler", "formatter": settings.log_format, "filters": ["strangers"]}
     },
     "root": {"handlers": ["stderr"], "level": "WARNING"},
     "loggers": {

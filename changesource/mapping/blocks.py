@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from changesource.mapping.columns import convert_column, convert_key, read_column
-from changesource.mapping.compiled import MappedTable, Report, fits
+from changesource.mapping.compiled import MappedTable, Report
 from changesource.mapping.documents import Salvaged
 from changesource.mapping.paths import MISSING, Document
 from changesource.mapping.rows import UNFORESEEN
@@ -34,12 +34,12 @@ class Blocks:
     def __init__(self, table: MappedTable, most_rows: int = 1, most_bytes: int = 1) -> None:
         """What comes at once has at most ``most_rows``, and no more bytes than ``most_bytes``, but for a single row.
 
-        ``most_bytes`` is less than half of ``MAX_ROW_BYTES``.
+        ``most_bytes`` is cut to half of what a row may have.
         """
         self._table = table
         self._compiled = table.compiled
         self._most_rows = most_rows
-        self._most_bytes = most_bytes
+        self._most_bytes = min(most_bytes, table.max_row_bytes // 2)
         # As many as take three quarters of the bytes, going by those before.
         self._at_once = most_rows
 
@@ -86,7 +86,7 @@ class Blocks:
                 found.append(verdict)
                 continue
             frame, is_odd = next(made)
-            found.append(None if is_odd or not fits(frame, encoder) else frame)
+            found.append(None if is_odd or not self._table.fits(frame, encoder) else frame)
         return found
 
     def _verdict(self, document: Document) -> bytes | None:

@@ -11,7 +11,7 @@ from bson.binary import UuidRepresentation
 
 from changesource.exceptions import RowRejected, StoppedAt, TableStopped, UnknownPublication
 from changesource.mapping.documents import Salvaged
-from changesource.mapping.fingerprint import replica_fingerprint, table_fingerprint
+from changesource.mapping.fingerprint import DEFAULT_ROW_BYTES, replica_fingerprint, table_fingerprint
 from changesource.mapping.needs import Needs, fields_of, needs_of
 from changesource.mapping.paths import Document
 from changesource.mapping.rows import UNFORESEEN, CompiledTable, JsonRow, Problem, compile_table
@@ -19,8 +19,9 @@ from changesource.mapping.spec import Json, Specification, TableSpec
 from changesource.protocol.messages import TableFrames, dumps
 from changesource.protocol.tables import mapped_table
 
-# A frame may have 64 MiB; a row beyond half of it is left out, as is one that does not fit its columns.
-MAX_ROW_BYTES = 32 * 1024 * 1024
+# A frame may have 64 MiB; a row beyond half of it is left out, as is one that does not fit its columns. A deployment
+# may allow less.
+MAX_ROW_BYTES = DEFAULT_ROW_BYTES
 # What one document may become in all: where an array is unwound, each row may repeat what is beside it.
 MAX_DOCUMENT_BYTES = 64 * 1024 * 1024
 MAX_ID_LENGTH = 500
@@ -54,11 +55,6 @@ class Encoder(NamedTuple):
     overhead: int
 
 
-def fits(frame: bytes, encoder: Encoder) -> bool:
-    """Whether the row that ``encoder`` made this frame of is not too large."""
-    return len(frame) - encoder.overhead <= MAX_ROW_BYTES
-
-
 def ignore_fault(fault: RowFault) -> None:
     """Take no note of ``fault``: the leading watcher and the initial sync report for everybody."""
 
@@ -71,8 +67,12 @@ def shown_id(document: Mapping[str, object]) -> str:
 class MappedTable:
     """One Zero table: makes its rows of documents and its frames of rows."""
 
-    def __init__(self, spec: TableSpec, database: str) -> None:
-        """Compile ``spec`` for documents of ``database``; ``MappingError`` where it is wrong."""
+    def __init__(self, spec: TableSpec, database: str, max_row_bytes: int | None = None) -> None:
+        """Compile ``spec`` for documents of ``database``; ``MappingError`` where it is wrong.
+
+        A row of more than ``max_row_bytes`` as JSON is left out; None: of more than 32 MiB.
+        """
+        self.max_row_bytes = max_row_bytes or MAX_ROW_BYTES
         self.spec = spec
         self.name = spec.name
         self.collection = spec.collection
@@ -81,7 +81,7 @@ class MappedTable:
         self.has_history = self.compiled.has_history
         # What most tables are: one row a document at most, read from the document itself.
         self.is_plain = self.compiled.pipeline is None and not self.has_history
-        self.fingerprint = table_fingerprint(database, spec)
+        self.fingerprint = table_fingerprint(database, spec, self.max_row_bytes)
         self.table = mapped_table(
             spec.name, ((c.name, c.type, c.optional) for c in spec.columns), self.compiled.key_columns
         )
@@ -92,6 +92,10 @@ class MappedTable:
         names = self.compiled.column_names
         self.values = Encoder(_values, -sum(len(dumps(name)) + len(":") for name in names))
         self._fields = fields_of(spec)
+
+    def fits(self, frame: bytes, encoder: Encoder) -> bool:
+        """Whether the row that ``encoder`` made this frame of is not too large."""
+        return len(frame) - encoder.overhead <= self.max_row_bytes
 
     def encoded(self, document: Document, encoder: Encoder, report: Report) -> list[bytes]:
         """The document's rows by ``encoder``, those that fit; ``report`` hears of what does not.
@@ -133,10 +137,10 @@ class MappedTable:
                     reason = f"its rows have more than the {MAX_DOCUMENT_BYTES} bytes that are allowed"
                     self._tell(document, Problem("", reason, left_out=True), report)
                     return []
-                if size <= MAX_ROW_BYTES:
+                if size <= self.max_row_bytes:
                     found.append((row, frame))
                 else:
-                    reason = f"the row has {size} bytes, {MAX_ROW_BYTES} are allowed"
+                    reason = f"the row has {size} bytes, {self.max_row_bytes} are allowed"
                     self._tell(document, Problem("", reason, left_out=True), report)
         except UNFORESEEN as error:
             # A value that nobody foresaw must not stop the stream: its rows are left out, and listed.
@@ -221,9 +225,9 @@ class CompiledMapping:
         return next((table.frames.relief for table in self.tables.values()), b"")
 
     @classmethod
-    def compile(cls, specification: Specification, database: str) -> CompiledMapping:
-        """Compile the enabled tables; ``MappingError`` where one is wrong."""
-        tables = [MappedTable(spec, database) for spec in specification.tables if spec.enabled]
+    def compile(cls, specification: Specification, database: str, max_row_bytes: int | None = None) -> CompiledMapping:
+        """Compile the enabled tables, as ``MappedTable`` says; ``MappingError`` where one is wrong."""
+        tables = [MappedTable(spec, database, max_row_bytes) for spec in specification.tables if spec.enabled]
         return cls(tables, specification.publications)
 
     def published(self, publications: Iterable[str]) -> CompiledMapping:

@@ -15,6 +15,7 @@ from channels.db import database_sync_to_async
 from django.db import Error as DatabaseFailure
 
 from changesource.backoff import Backoff
+from changesource.conf import settings
 from changesource.mapping.compiled import RowFault
 from changesource.metrics import ROW_ERRORS
 from changesource.store import row_errors
@@ -74,7 +75,7 @@ class FaultLog:
             return True
         faults, self._faults = self._faults, Counter()
         logger.warning("rows with errors", extra={"count": faults.total(), "tables": len({f.table for f in faults})})
-        if await write(row_errors.record, faults):
+        if await write(row_errors.record, faults, settings().max_row_errors):
             return True
         for fault, count in faults.items():
             if fault in self._faults or len(self._faults) < MAX_FAULTS:

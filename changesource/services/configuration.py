@@ -255,9 +255,9 @@ def _record(served: Specification, by: str, note: str) -> MappingRevision:
     """Keep ``served`` as the latest revision, unless it is that already. Runs in a transaction."""
     latest = store.latest_revision()
     content_hash = hash_of(served)
-    database = settings().mongodb_database
-    fingerprints = {table.name: table_fingerprint(database, table) for table in served.tables}
-    # The same mappings for another database are other fingerprints.
+    database, row_bytes = settings().mongodb_database, settings().max_row_bytes
+    fingerprints = {table.name: table_fingerprint(database, table, row_bytes) for table in served.tables}
+    # The same mappings for another database, or another bound of rows, are other fingerprints.
     if latest is not None and latest.content_hash == content_hash and latest.fingerprints == fingerprints:
         return latest
     revision = store.add_revision(served, fingerprints, content_hash, by, note)

@@ -131,4 +131,5 @@ def _rows_of(table: MappedTable, document: Document) -> int:
 
 
 def _compiled(spec: Specification) -> CompiledMapping:
-    return CompiledMapping.compile(spec, settings().mongodb_database)
+    chosen = settings()
+    return CompiledMapping.compile(spec, chosen.mongodb_database, chosen.max_row_bytes)

@@ -54,7 +54,7 @@ def table_findings(chosen: Settings, spec: TableSpec, seconds: float = PATIENCE)
 
     Where MongoDB does not answer in time, the last finding says so, by the code of ``SourceUnavailable``.
     """
-    table = MappedTable(spec, chosen.mongodb_database)
+    table = MappedTable(spec, chosen.mongodb_database, chosen.max_row_bytes)
     found: list[Finding] = []
     try:
         with timeout(seconds):
@@ -141,7 +141,11 @@ def _index(table: MappedTable, look: Look, count: int) -> Finding:
 def _sampled(table: MappedTable, database: str, look: Look) -> Iterator[Finding]:
     """Of documents at random: whether keys meet, and how many are row errors."""
     documents = look.sample(table.collection, SAMPLE, pushed_down(table.spec.filter))
-    found = [preview for preview in previews(table.spec, database, documents) if preview.rows or preview.faults]
+    found = [
+        preview
+        for preview in previews(table.spec, database, documents, table.max_row_bytes)
+        if preview.rows or preview.faults
+    ]
     if not found:
         empty = "No document passes the filter and the pipeline." if documents else "There is no document yet."
         yield Finding("note", "documents", empty)

@@ -72,12 +72,14 @@ def preview(
             found = look.by_id(spec.collection, ids_of(document_id))
         else:
             found = look.sample(spec.collection, size, pushed_down(spec.filter))
-    return list(previews(spec, chosen.mongodb_database, found))
+    return list(previews(spec, chosen.mongodb_database, found, chosen.max_row_bytes))
 
 
-def previews(spec: TableSpec, database: str, documents: Iterable[Document]) -> Iterator[Preview]:
+def previews(
+    spec: TableSpec, database: str, documents: Iterable[Document], max_row_bytes: int | None = None
+) -> Iterator[Preview]:
     """Give what ``spec`` makes of each document; ``MappingError`` where it is wrong."""
-    table = MappedTable(spec, database)
+    table = MappedTable(spec, database, max_row_bytes)
     for document in documents:
         rows: list[JsonRow] = []
         faults: list[RowFault] = []

@@ -42,7 +42,7 @@ def retry(chosen: Settings, listed: Sequence[Listed], seconds: float = PATIENCE)
     published = current()
     if published is None:
         raise ConfigurationUnavailable("Nothing has been published yet.", remedy="Publish the mappings.")
-    mapping = CompiledMapping.compile(published.specification, chosen.mongodb_database)
+    mapping = CompiledMapping.compile(published.specification, chosen.mongodb_database, chosen.max_row_bytes)
     known = known_ids(listed, mapping)
     found: dict[str, Sequence[Document]] = {}
     if known:

@@ -25,6 +25,7 @@ from changesource.protocol.request import StreamRequest
 from changesource.services.bookkeeping import DATABASE_SECONDS, FaultLog, read, write
 from changesource.services.configuration import Published, acurrent
 from changesource.services.downstream import Send
+from changesource.services.housekeeping import keep_house
 from changesource.services.leadership import Leadership
 from changesource.services.limits import Limits
 from changesource.services.mending import Mending
@@ -109,7 +110,9 @@ class Runtime:
             )
         if self._revision is None or self._published != published:
             self._published = published
-            mapping = CompiledMapping.compile(published.specification, self.settings.mongodb_database)
+            mapping = CompiledMapping.compile(
+                published.specification, self.settings.mongodb_database, self.settings.max_row_bytes
+            )
             self._revision = Revision(published.number, mapping)
         return self._revision
 
@@ -206,6 +209,7 @@ class Runtime:
             tasks.create_task(self.faults.run(), name="watcher-faults")
             tasks.create_task(self._note(watcher), name="watcher-notes")
             tasks.create_task(Mending(self.source, self._mapping).run(), name="row-errors")
+            tasks.create_task(keep_house(self.settings), name="housekeeping")
 
     async def _mapping(self) -> CompiledMapping:
         return (await self.revision()).mapping

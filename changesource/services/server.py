@@ -9,11 +9,11 @@ from collections.abc import Callable
 from changesource.conf import Settings
 from changesource.consumers import ChangeStreamConsumer
 from changesource.flow_control import FlowControlServer
+from changesource.incoming import check_descriptors
 from changesource.services.runtime import runtime
 
 logger = logging.getLogger(__name__)
 NEVER = 10**9
-HANDSHAKE_SECONDS = 20
 
 
 class ServingFailed(Exception):
@@ -27,6 +27,7 @@ def serve(chosen: Settings, host: str, *, watch: bool, ready: Callable[[], None]
     from zerosource_project.asgi import application  # noqa: PLC0415 - needs Django to be set up
 
     ChangeStreamConsumer.server_waits = True
+    check_descriptors(chosen)
     server = FlowControlServer(
         application,
         endpoints=[f"tcp:port={chosen.port}:interface={host}"],
@@ -34,7 +35,7 @@ def serve(chosen: Settings, host: str, *, watch: bool, ready: Callable[[], None]
         # No pings of ours: one waits behind the data that a slow reader has not taken, and so would its answer.
         # zero-cache pings, and TCP keepalive finds a peer that is gone.
         ping_interval=NEVER,
-        websocket_handshake_timeout=HANDSHAKE_SECONDS,
+        websocket_handshake_timeout=chosen.request_seconds,
         websocket_max_message_size=chosen.max_frame_bytes,
         websocket_max_frame_size=chosen.max_frame_bytes,
         server_name="zerosource",

@@ -1,4 +1,4 @@
-"""A bound on how many cursors the snapshots of one process read collections with at once."""
+"""A bound on how many do something at once: cursors with which snapshots read collections, requests for pages."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 from typing import NamedTuple
@@ -13,15 +14,33 @@ from django.utils import timezone
 from changesource.mapping.compiled import RowFault
 from changesource.models import RowError
 
+logger = logging.getLogger(__name__)
 
-def record(faults: Mapping[RowFault, int]) -> None:
-    """Add ``faults``, each with how often it was seen, to what is listed."""
+
+def record(faults: Mapping[RowFault, int], most: int | None = None) -> None:
+    """Add ``faults``, each with how often it was seen, to what is listed.
+
+    Of each table ``most`` stay (None: all), those that were seen last.
+    """
     now = timezone.now()
     with transaction.atomic():
-        _record(faults, now)
+        tables = _record(faults, now)
+        for table in tables if most is not None else ():
+            _drop_oldest(table, most or 0)
 
 
-def _record(faults: Mapping[RowFault, int], now: datetime) -> None:
+def _drop_oldest(table: str, most: int) -> None:
+    rows = RowError.objects.filter(table=table)
+    if (surplus := rows.count() - most) > 0:
+        oldest = rows.order_by("last_seen", "pk").values("pk")[:surplus]
+        RowError.objects.filter(pk__in=oldest).delete()
+        logger.warning(
+            "row errors are too many, the oldest are listed no more", extra={"table": table, "rows": surplus}
+        )
+
+
+def _record(faults: Mapping[RowFault, int], now: datetime) -> set[str]:
+    """Return the tables that have new ones."""
     known = _known(faults)
     fresh: dict[tuple[str, str, str], RowError] = {}
     for fault, count in faults.items():
@@ -44,6 +63,7 @@ def _record(faults: Mapping[RowFault, int], now: datetime) -> None:
             )
     # Another process may have listed one just now, which is then counted with the next.
     RowError.objects.bulk_create(fresh.values(), ignore_conflicts=True)
+    return {table for table, _, _ in fresh}
 
 
 def _known(faults: Mapping[RowFault, int]) -> dict[tuple[str, str, str], int]:

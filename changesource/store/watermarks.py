@@ -34,6 +34,18 @@ def sync_point(app_id: str, shard_num: int) -> SyncPoint | None:
     return SyncPoint(row.replica_version, int(row.sync_end) if row.sync_end else None)
 
 
+def admit(app_id: str, shard_num: int, most: int) -> bool:
+    """Whether the replica is known, or becomes so now as one of at most ``most``."""
+    with transaction.atomic():
+        rows = Row.objects.filter(kind=Row.Kind.REPLICA)
+        if rows.filter(app_id=app_id, shard_num=shard_num).exists():
+            return True
+        if rows.count() >= most:
+            return False
+        Row.objects.get_or_create({"state": "connected"}, kind=Row.Kind.REPLICA, app_id=app_id, shard_num=shard_num)
+    return True
+
+
 def begin_sync(app_id: str, shard_num: int, publications: Sequence[str], replica_version: str) -> None:
     """Note that an initial sync has begun."""
     values = {

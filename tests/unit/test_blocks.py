@@ -329,3 +329,22 @@ def test_a_table_with_a_pipeline_goes_one_by_one() -> None:
     spec = replace(spec, columns=(*spec.columns, ColumnSpec("at", "number", "list.at")), primary_key=("id", "at"))
     documents = [{"_id": 1, "list": [{"name": "a", "at": 1}, {"at": 2}, {"name": "c", "at": 3}]}, {"_id": 2}]
     check(spec, documents, 2, 1000)
+
+
+def test_a_row_over_the_deployments_bound_is_an_error_however_it_is_sent() -> None:
+    """One that is just as large as may be is sent."""
+    most = 1000
+    spec = table(ColumnSpec("v", "string", "v"))
+    overhead = len('{"id":"a","v":""}')
+    documents = [{"_id": "a", "v": "x" * (most - overhead + more)} for more in (0, 1)] + [{"_id": "b", "v": "y"}]
+    mapped = MappedTable(spec, "db", most)
+    for encoder in (mapped.inserts, mapped.updates, mapped.values):
+        faults: list[RowFault] = []
+        frames = [mapped.encoded(document, encoder, faults.append) for document in documents]
+        assert [len(found) for found in frames] == [1, 0, 1]
+        assert [fault.reason for fault in faults] == [f"the row has {most + 1} bytes, {most} are allowed"]
+    faults = []
+    rows = list(Blocks(mapped, 1000, 2**20).encoded(documents, faults.append))
+    assert sum(some.rows for some in rows) == 2
+    assert [fault.reason for fault in faults] == [f"the row has {most + 1} bytes, {most} are allowed"]
+    assert [frame is None for frame in Blocks(mapped).frames(documents, inserted=True)] == [False, True, False]

@@ -20,7 +20,7 @@ from changesource.mapping.json_reading import parse
 from changesource.mapping.pipelines import STAGES
 from changesource.mapping.rows import compile_table
 from changesource.mapping.schema_formats import is_schema
-from changesource.metrics import RETRIES, ROW_ERRORS, Retry
+from changesource.metrics import CONNECTIONS, REFUSALS, RETRIES, ROW_ERRORS, Retry
 from devtools import screenshots
 from tests.harness.documentation import README, ROOT, table
 
@@ -90,7 +90,8 @@ def test_bounds_in_the_readme_hold(tmp_path: Path) -> None:
 
 def test_every_metric_is_documented() -> None:
     rows = {metric.strip("`"): label for metric, label, _ in table(README, "| Metric | Label | What it counts |")}
-    assert rows.keys() == {f"{counter.describe()[0].name}_total" for counter in (ROW_ERRORS, RETRIES)}
+    counters = {f"{counter.describe()[0].name}_total" for counter in (ROW_ERRORS, RETRIES, REFUSALS)}
+    assert rows.keys() == counters | {CONNECTIONS.describe()[0].name}
     assert [what for what in get_args(Retry) if f"`{what}`" not in README.read_text()] == []
 
 

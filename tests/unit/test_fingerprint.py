@@ -67,3 +67,8 @@ def test_replica_fingerprint_depends_on_the_set_of_tables_alone():
     assert one == replica_fingerprint(iter(["bb", "aa", "bb"]))
     assert one not in (replica_fingerprint(["aa"]), replica_fingerprint(["aab", "b"]), replica_fingerprint([]))
     assert all(0 <= replica_fingerprint([str(number)]) < 2**40 for number in range(100))
+
+
+def test_it_changes_with_the_bound_of_rows_and_is_as_before_without_one():
+    assert table_fingerprint("app", SPEC, 32 * 1024 * 1024) == KNOWN
+    assert table_fingerprint("app", SPEC, 64 * 1024) != KNOWN
