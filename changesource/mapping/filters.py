@@ -20,7 +20,7 @@ from changesource.mapping.expressions import compile_expression
 from changesource.mapping.expressions.conversions import TYPE_CODES, bson_type
 from changesource.mapping.expressions.logic import truth
 from changesource.mapping.expressions.numbers import is_number
-from changesource.mapping.literals import INT64, VALUES, literal
+from changesource.mapping.literals import INT64, VALUES, is_extended, literal
 from changesource.mapping.paths import MISSING, Document, Path, Predicate, Test, as_document, matcher, split_path
 from changesource.mapping.regexes import OPTIONS, compile_regex
 from changesource.mapping.spec import Json
@@ -45,7 +45,7 @@ FIELD_OPERATORS = (
 )
 MAX_CLAUSES = 10_000
 # So many tests of fields take less time than it takes to count it.
-LIGHT = 32
+LIGHT = 12
 NUMBER_TYPES = ("double", "int", "long", "decimal")
 # The driver reads values of these deprecated types as those of another.
 _READ_AS = {"undefined": "null", "symbol": "string", "dbPointer": "object"}
@@ -77,11 +77,14 @@ def _weight(value: Json, key: str = "") -> tuple[int, bool]:
     """How many clauses there are, and whether one of them may take more steps than a few for each value."""
     heavy = key in ("$regex", "$regularExpression", "$elemMatch", "$expr") or "." in key
     if isinstance(value, dict):
+        # A document that is compared, as an array, is compared member by member.
+        heavy = heavy or bool(key and key not in LOGICAL and not is_operators(value) and not is_extended(value))
         found = [_weight(inner, name) for name, inner in value.items()]
     elif isinstance(value, list):
+        among = key in ("$in", "$nin")
+        heavy = heavy or (not among and key not in LOGICAL)
         # What a value may be among is looked up at once.
-        plain = (dict,) if key in ("$in", "$nin") else (dict, list, str, int, float, type(None))
-        found = [_weight(inner) for inner in value if isinstance(inner, plain)]
+        found = [_weight(inner, key) for inner in value if not among or isinstance(inner, dict | list)]
     else:
         found = []
     return 1 + sum(count for count, _ in found), heavy or any(each for _, each in found)

@@ -6,13 +6,18 @@ more than fits any memory: a list of twice the same list, of twice the same list
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
+from bson.dbref import DBRef
+
 from changesource.mapping.budget import charge, charge_text
 from changesource.mapping.expressions.nodes import EvaluationError
-from changesource.mapping.paths import as_document
 from changesource.mapping.values import MAX_DEPTH
 
 # The steps of looking at one, and of writing it.
 _MEMBER = 12
+# So many are counted together with those of others.
+_FEW = 16
 
 
 def checked_size(value: object) -> object:
@@ -23,18 +28,23 @@ def checked_size(value: object) -> object:
         if depth > MAX_DEPTH + 1:
             raise EvaluationError(f"the value is nested deeper than {MAX_DEPTH} levels")
         inner: list[object] = []
+        small = 0
         for one in level:
-            kind = type(one)
-            if kind is list:
-                charge(_MEMBER * len(one))  # type: ignore[arg-type]
-                inner += one  # type: ignore[arg-type]
-            elif kind is str or kind is bytes:
-                charge_text(len(one))  # type: ignore[arg-type]
+            members: Collection[object] = ()
+            if isinstance(one, dict):
+                members = one.values()
+            elif isinstance(one, list):
+                members = one
+            elif isinstance(one, str | bytes):
+                charge_text(len(one))
+            elif isinstance(one, DBRef):
+                members = one.as_doc().values()
+            if len(members) > _FEW:
+                charge(_MEMBER * len(members))
             else:
-                fields = as_document(one)
-                if fields:
-                    charge(_MEMBER * len(fields))
-                    inner += fields.values()
+                small += len(members)
+            inner.extend(members)
+        charge(_MEMBER * small)
         level = inner
         depth += 1
     return value
