@@ -202,6 +202,13 @@ class ReplyTooLarge(SourceUnavailable):
     remedy = "Nothing to do."
 
 
+class ReplyUnreadable(SourceUnavailable):
+    """A reply of MongoDB cannot be read."""
+
+    code = "ZS303"
+    remedy = "It is asked again. If this stays, see what lies between here and MongoDB, and report it with this line."
+
+
 class SourceRefused(ZerosourceError):
     """MongoDB refused a command."""
 
