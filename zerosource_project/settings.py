@@ -37,6 +37,7 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "changesource.refusals.RefusalMiddleware",  # last, so that it is the first to hear of a view's error
 ]
 
 TEMPLATES = [
