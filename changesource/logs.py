@@ -95,3 +95,13 @@ def _shown(value: object) -> str:
     """A field's value in a text line; what has blanks or quotes is written as JSON, so that lines stay one line."""
     text = str(value)
     return text if text and text.isprintable() and not any(c in ' "=' for c in text) else json.dumps(text)
+
+
+class RefusedRequests(logging.Filter):
+    """Leaves out the traceback of requests that Django itself refuses, for their Host say: anybody may send them."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Let every record pass."""
+        if record.name.startswith("django.security."):
+            record.exc_info = record.exc_text = None
+        return True

@@ -116,6 +116,7 @@ WHITENOISE_USE_FINDERS = True  # the admin's files are served from where they ar
 WHITENOISE_AUTOREFRESH = settings.debug
 
 UNFOLD = theme.UNFOLD
+SESSION_ENGINE = "changesource.sessions"
 LOGIN_REDIRECT_URL = "admin:index"  # there is no other place
 DATA_UPLOAD_MAX_NUMBER_FIELDS = 10_000  # each column of a table takes eight
 
@@ -126,7 +127,10 @@ LOGGING = {
         "text": {"()": "changesource.logs.TextFormatter"},
         "json": {"()": "changesource.logs.JsonFormatter"},
     },
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": settings.log_format}},
+    "filters": {"refused": {"()": "changesource.logs.RefusedRequests"}},
+    "handlers": {
+        "stderr": {"class": "logging.StreamHandler", "formatter": settings.log_format, "filters": ["refused"]},
+    },
     "root": {"handlers": ["stderr"], "level": "WARNING"},
     "loggers": {
         "changesource": {"level": settings.log_level},

@@ -31,3 +31,9 @@ def test_a_planted_fault_is_found(target: Target, plant: Plant, monkeypatch: pyt
         fuzz(target, target.quick, seconds=0.2)
     if plant.replacement is hangs:
         assert found.errisinstance(Hang)
+
+
+def test_enough_is_drawn() -> None:
+    assert sum(target.quick for target in TARGETS) >= QUICK_IN_ALL
+    assert sum(target.full for target in TARGETS) >= FULL_IN_ALL
+    assert all(target.plants for target in TARGETS)

@@ -159,3 +159,26 @@ def test_a_planted_fault_is_found() -> None:
         listening.shutdown(socket.SHUT_RDWR)
     with pytest.raises(AssertionError, match="KeyError"):
         hold_log("watching\nTraceback (most recent call last):\nKeyError")
+
+
+async def test_a_host_that_is_none(deployment: DeploymentFactory, mongo: Database[Any]) -> None:
+    server = await asyncio.to_thread(_served, deployment, mongo)
+    for host in (b"local\xff", b"elsewhere.example", b"a b", b"[::1"):
+        await asyncio.to_thread(send, server.port, b"GET /admin/ HTTP/1.1\r\nHost: " + host + b"\r\n\r\n")
+    server.wait_until(lambda: "DisallowedHost" in server.log_text(), "the refusals", 10)
+    hold_log(server.log_text())
+
+
+def test_a_cookie_that_no_database_can_keep(deployment: DeploymentFactory, mongo: Database[Any]) -> None:
+    """Python's own cookies may hold U+0000, written as an octal escape; PostgreSQL refuses to look for it."""
+    server = deployment(database="postgres").server()
+    for path in ("/metrics", "/admin/", "/admin/login/", "/admin/live/changes"):
+        head = f'GET {path} HTTP/1.1\r\nHost: localhost\r\nCookie: sessionid="\\000aaaaaaaaaaaa"\r\n'
+        if path.endswith("changes"):
+            head += "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+            head += f"Sec-WebSocket-Key: {base64.b64encode(b'0' * 16).decode()}\r\n"
+        with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+            connection.sendall(f"{head}\r\n".encode())
+            answer = connection.recv(100)
+        assert answer.startswith((b"HTTP/1.1 200", b"HTTP/1.1 302", b"HTTP/1.1 401", b"HTTP/1.1 403")), (path, answer)
+    hold_log(server.log_text())
