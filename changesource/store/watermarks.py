@@ -127,7 +127,7 @@ def everything() -> list[Row]:
 def replicas() -> list[tuple[str, list[str], str]]:
     """Return all known replicas, as (name, publications, state)."""
     rows = Row.objects.filter(kind=Row.Kind.REPLICA)
-    return [(str(row), list(row.publications), row.state) for row in rows]
+    return [(str(row), row.publications if isinstance(row.publications, list) else [], row.state) for row in rows]
 
 
 def resyncs_wanted() -> dict[tuple[str, int], str]:
