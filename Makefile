@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install run zero test test-all chaos lint services bench screenshots
+.PHONY: help install run zero test test-all chaos lint services bench screenshots lock sbom audit
 
 help:
 	@echo "make run       serve at http://localhost:3000 with an embedded MongoDB and sample data"
@@ -17,6 +17,9 @@ help:
 	@echo "make bench     measure it against ceilings, into docs/benchmarks (half an hour; BENCH=--quick to see it work)"
 	@echo "make screenshots  the admin's pages with the sample data, into docs/screenshots"
 	@echo "make lint      ruff, mypy and the rules on imports"
+	@echo "make lock      pin what requirements*.in and devtools/zero/package.json ask for, with hashes; then make sbom"
+	@echo "make sbom      list licences in docs/licences.md, and all that runs in production in sbom.json"
+	@echo "make audit     ask what vulnerabilities of the pinned packages are known (needs a network)"
 	@echo "make install   the virtual environment alone ($(VENV))"
 
 install: $(INSTALLED)
@@ -26,7 +29,7 @@ $(INSTALLED): requirements.txt requirements-dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or later is needed; name one with PYTHON=."; exit 1; }
 	@test -x $(BIN)/pip || { echo "Making $(VENV) ..."; $(PYTHON) -m venv --clear $(VENV); }
 	@echo "Installing Python packages (about half a minute) ..."
-	@$(BIN)/pip install --quiet --quiet --disable-pip-version-check --no-input -r requirements-dev.txt
+	@$(BIN)/pip install --quiet --quiet --disable-pip-version-check --no-input --require-hashes -r requirements-dev.txt
 	@touch $@
 
 run: install
@@ -68,3 +71,12 @@ bench: services
 screenshots: install
 	@sh devtools/system-packages.sh chromium
 	@$(BIN)/python -m devtools.screenshots
+
+lock: install
+	@$(BIN)/python -m devtools.dependencies lock
+
+sbom: install
+	@$(BIN)/python -m devtools.dependencies sbom
+
+audit: install
+	@$(BIN)/python -m devtools.dependencies audit

@@ -219,7 +219,11 @@ class _Reader:
 
     def text(self, name: str, default: str = "") -> str:
         """The value without surrounding blanks, or ``default``."""
-        return self._variables.get(name, "").strip() or default
+        value = self._variables.get(name, "").strip()
+        # What the environment holds beside UTF-8 comes as halves of surrogate pairs, which nothing can encode.
+        if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
+            raise wrong(name, "is no UTF-8, or holds U+0000")
+        return value or default
 
     def items(self, name: str) -> tuple[str, ...]:
         """The comma-separated items; empty ones are left out."""
@@ -328,7 +332,10 @@ class _Reader:
         text = self.text(name)
         if text and instead_of and self.text(instead_of):
             raise wrong(name, f"is set together with {instead_of}; only one of the two may be")
-        return self._root / Path(text).expanduser() if text else None
+        try:
+            return self._root / Path(text).expanduser() if text else None
+        except RuntimeError:
+            raise wrong(name, "begins with ~ and a user who has no home folder here") from None
 
     def mongodb_uri(self) -> str | None:
         """MONGODB_URI; no name is resolved and nothing is connected to."""
@@ -365,7 +372,10 @@ class _Reader:
         """DATABASE_URL: SQLite or PostgreSQL; by default SQLite in the data folder."""
         text = self.text("DATABASE_URL")
         if not text:
-            data_dir.mkdir(parents=True, exist_ok=True)
+            try:
+                data_dir.mkdir(parents=True, exist_ok=True)
+            except OSError as exc:
+                raise wrong("DATA_DIR", f"cannot be made, and DATABASE_URL is not set: {exc.strerror}") from exc
             return f"sqlite:///{data_dir / 'zerosource.sqlite3'}"
         if not text.startswith(("sqlite://", "postgres://", "postgresql://")):
             raise wrong("DATABASE_URL", "must begin with sqlite:// or postgresql://")
@@ -392,6 +402,10 @@ def _kept_secret_key(data_dir: Path) -> str:
         key = kept.read_text(encoding="utf-8").strip()
     except OSError as exc:
         raise wrong("SECRET_KEY", f"is not set, and none can be kept in DATA_DIR: {exc.strerror}") from exc
+    except UnicodeDecodeError:
+        raise wrong(
+            "SECRET_KEY", f"is not set, and the kept one is no text: remove {kept.name} from DATA_DIR"
+        ) from None
     if not key:
         raise wrong("SECRET_KEY", f"is not set, and the kept one is empty: remove {kept.name} from DATA_DIR")
     return key

@@ -76,6 +76,13 @@ class DatabaseRefused(ZerosourceError):
     signs = ("authentication failed", "does not exist", "no pg_hba.conf entry", "not permitted to log in")
 
 
+class DatabaseDamaged(ZerosourceError):
+    """A row of the database holds what was never written there."""
+
+    code = "ZS105"
+    remedy = "Restore the database from a backup, or correct what the message names."
+
+
 class MappingError(ZerosourceError):
     """A table mapping is not valid."""
 
@@ -305,6 +312,13 @@ class ReplyTooLarge(SourceUnavailable):
 
     code = "ZS302"
     remedy = "Nothing to do."
+
+
+class ReplyUnreadable(SourceUnavailable):
+    """A reply of MongoDB cannot be read."""
+
+    code = "ZS303"
+    remedy = "It is asked again. If this stays, see what lies between here and MongoDB, and report it with this line."
 
 
 class SourceRefused(ZerosourceError):

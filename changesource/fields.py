@@ -10,7 +10,7 @@ from django.core.exceptions import ValidationError
 from django.db import models
 from django.forms.fields import InvalidJSONInput
 
-from .exceptions import MappingError
+from .exceptions import DatabaseDamaged, MappingError
 from .mapping.json_places import position
 from .mapping.json_reading import parse
 
@@ -37,6 +37,15 @@ class EmptyableJSONField(forms.JSONField):
             return "" if value is None else value
         short = json.dumps(value, ensure_ascii=False)
         return short if len(short) <= SHORT else json.dumps(value, ensure_ascii=False, indent=2)
+
+    def bound_data(self, data: Any, initial: Any) -> Any:
+        """What is shown again of what was typed: the text itself where it is wrong."""
+        if isinstance(data, str):
+            try:
+                parse(data.encode("utf-8", "surrogatepass"), "")
+            except MappingError:
+                return InvalidJSONInput(data)
+        return super().bound_data(data, initial)
 
     def to_python(self, value: Any) -> Any:
         """The value, by the same rules as in a file of mappings: no key twice, nothing that no database can keep."""
@@ -71,8 +80,14 @@ class OrderedJSONField(AnyTextField):
     empty_values = [None, ""]  # noqa: RUF012 -- Django's own attribute; {} and [] are values here
 
     def from_db_value(self, value: str | None, expression: object, connection: object) -> Any:
-        """The value as Python."""
-        return None if value is None else json.loads(value)
+        """The value as Python. Raises ``DatabaseDamaged`` where it is no JSON."""
+        if value is None:
+            return None
+        try:
+            return json.loads(value)
+        except (ValueError, RecursionError) as error:
+            place = f"{self.model._meta.db_table}.{self.column}"
+            raise DatabaseDamaged(f"A row of the database has no JSON in {place}.") from error
 
     def to_python(self, value: Any) -> Any:
         """The value as it is: forms and code both give Python values."""

@@ -1,9 +1,12 @@
-"""What is refused at the door: counted all, and logged, but no more of it than a disk can hold."""
+"""What is refused at the door, or cannot be served: counted, and logged, but no more of it than a disk can hold."""
 
 from __future__ import annotations
 
 import logging
 from time import monotonic
+
+from django.http import HttpRequest, HttpResponse
+from django.utils.deprecation import MiddlewareMixin
 
 from changesource.exceptions import RequestRefused, ZerosourceError
 from changesource.metrics import REFUSALS
@@ -75,6 +78,17 @@ def refused(event: str, error: ZerosourceError, **fields: object) -> None:
     if unlogged:
         extra["unlogged"] = unlogged
     logger.warning(event, extra=extra)
+
+
+class RefusalMiddleware(MiddlewareMixin):
+    """Turns an error of ours that no view has dealt with into a page of one line, and one line in the log."""
+
+    def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
+        """Say what is wrong: 503, since nothing is wrong with the request."""
+        if not isinstance(error, ZerosourceError):
+            return None
+        logger.error("page refused", extra={"code": error.code, "why": str(error)})
+        return HttpResponse(f"{error}\n", status=503, content_type="text/plain; charset=utf-8")
 
 
 def show_codes() -> None:

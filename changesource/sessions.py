@@ -9,7 +9,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.contrib.auth import SESSION_KEY
-from django.contrib.sessions.backends.base import SessionBase
+from django.contrib.sessions.backends.base import VALID_KEY_CHARS, SessionBase
+from django.contrib.sessions.backends.db import SessionStore as DatabaseSessions
 from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.deprecation import MiddlewareMixin
@@ -21,6 +22,14 @@ BEGAN = "began"
 BY_ITSELF = "admin:overview"
 # A session is written again only where its end moves by more than this share of the idle time, and a minute at most.
 SHARE, MOST_SECONDS = 0.1, 60.0
+ALLOWED = frozenset(VALID_KEY_CHARS)
+
+
+class SessionStore(DatabaseSessions):
+    """A session. A cookie with any other key has none: PostgreSQL refuses to look for one with U+0000."""
+
+    def _validate_session_key(self, key: str | None) -> bool:
+        return bool(key) and len(key or "") >= 8 and ALLOWED.issuperset(key or "")
 
 
 class SessionLimits(MiddlewareMixin):

@@ -23,6 +23,11 @@ def node_binary() -> Path:
     return _wheel() / "bin" / "node"
 
 
+def npm() -> list[str]:
+    """The command that runs npm, as the package brings it."""
+    return [str(node_binary()), str(_wheel() / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")]
+
+
 def environment() -> dict[str, str]:
     """What a node process needs and nothing of the caller's: no settings leak in, and nothing is reported home."""
     return {
@@ -36,11 +41,11 @@ def environment() -> dict[str, str]:
 
 
 def install() -> None:
-    """Install the npm packages unless this very package.json was installed before.
+    """Install the npm packages that package-lock.json names, with their hashes, unless they were installed before.
 
     The scripts beside package.json find them in ``node_modules`` there, as node resolves modules.
     """
-    wanted = hashlib.sha256((SCRIPTS / "package.json").read_bytes()).hexdigest()
+    wanted = hashlib.sha256((SCRIPTS / "package-lock.json").read_bytes()).hexdigest()
     stamp = MODULES / ".installed"
     if stamp.exists() and stamp.read_text() == wanted:
         return
@@ -49,11 +54,10 @@ def install() -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if stamp.exists() and stamp.read_text() == wanted:
             return
-        npm = _wheel() / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
         # The packages bring their binaries built, so none of their install scripts has to run.
-        options = ["--ignore-scripts", "--no-package-lock", "--no-audit", "--no-fund", "--no-update-notifier"]
+        options = ["--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier"]
         done = subprocess.run(
-            [node_binary(), npm, "install", *options, "--loglevel=error"],
+            [*npm(), "ci", *options, "--loglevel=error"],
             cwd=SCRIPTS,
             env={**os.environ, **environment()},
             capture_output=True,
@@ -61,7 +65,7 @@ def install() -> None:
             check=False,
         )
         if done.returncode:
-            raise ProcessError(f"npm install failed: {(done.stdout + done.stderr).strip()[-2000:]}")
+            raise ProcessError(f"npm ci failed: {(done.stdout + done.stderr).strip()[-2000:]}")
         stamp.write_text(wanted)
 
 

@@ -45,6 +45,7 @@ MIDDLEWARE = [
     "changesource.sessions.SessionLimits",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "changesource.refusals.RefusalMiddleware",  # last, so that it is the first to hear of a view's error
 ]
 
 TEMPLATES = [
@@ -135,6 +136,7 @@ WHITENOISE_USE_FINDERS = True  # the admin's files are served from where they ar
 WHITENOISE_AUTOREFRESH = settings.debug
 
 UNFOLD = theme.UNFOLD
+SESSION_ENGINE = "changesource.sessions"
 LOGIN_REDIRECT_URL = "admin:index"  # there is no other place
 DATA_UPLOAD_MAX_MEMORY_SIZE = settings.max_request_bytes
 DATA_UPLOAD_MAX_NUMBER_FIELDS = 10_000  # each column of a table takes eight

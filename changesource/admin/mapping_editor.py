@@ -38,6 +38,7 @@ else:
 PREVIEWED = 3
 # What inference needs; the rest may be wrong still.
 SOURCE_FIELDS = ("collection", "filter", "pipeline")
+MAX_DIGITS = 18  # of a table's id
 NOT_NAMED = "new"  # stands for a table's name while it has none
 
 
@@ -208,13 +209,21 @@ class EditorViews(Views):
             raise Http404
         return mapping
 
+    def _named_mapping(self, request: HttpRequest) -> TableMapping | None:
+        """The table that the address names by its id; None where it names none."""
+        pk = request.GET.get("id", "")
+        if not pk.isdecimal():
+            return None
+        if len(pk) > MAX_DIGITS:
+            raise Http404
+        return self._mapping(int(pk))
+
     def _back_to(self, mapping: TableMapping) -> HttpResponse:
         return HttpResponseRedirect(reverse("admin:changesource_tablemapping_change", args=(mapping.pk,)))
 
     def _forms(self, request: HttpRequest) -> tuple[TableMappingForm, ColumnMappingFormSet]:
         """The editor's forms, with what was typed, checked but for what only saving checks."""
-        pk = request.GET.get("id", "")
-        mapping = self._mapping(int(pk)) if pk.isdecimal() else None
+        mapping = self._named_mapping(request)
         form_class: Any = self.get_form(request, mapping, change=mapping is not None)
         form: TableMappingForm = form_class(request.POST, instance=mapping)
         form.saves = False
@@ -225,9 +234,8 @@ class EditorViews(Views):
 
     def _drafted(self, request: HttpRequest) -> TableSpec:
         """The table that the form holds, or, where it is only shown, the stored one. Raises ``Wrong``."""
-        pk = request.GET.get("id", "")
-        if "columns-TOTAL_FORMS" not in request.POST and pk.isdecimal():
-            mapping = self._mapping(int(pk))
+        mapping = self._named_mapping(request)
+        if "columns-TOTAL_FORMS" not in request.POST and mapping is not None:
             try:
                 spec = mapping.table_spec(mapping.columns.all())
                 compile_table(spec)

@@ -95,11 +95,17 @@ class TableMappingForm(TableForm):
 
     def clean_filter(self) -> Any:
         """An emptied field takes every document."""
-        return {} if self.cleaned_data["filter"] is None else self.cleaned_data["filter"]
+        given = self.cleaned_data["filter"]
+        if given is not None and not isinstance(given, dict):
+            raise ValidationError("It must be an object.")
+        return given or {}
 
     def clean_pipeline(self) -> Any:
         """An emptied field has no stages."""
-        return [] if self.cleaned_data["pipeline"] is None else self.cleaned_data["pipeline"]
+        given = self.cleaned_data["pipeline"]
+        if given is not None and not isinstance(given, list):
+            raise ValidationError("It must be a list of stages.")
+        return given or []
 
     def find_conflict(self, spec: TableSpec) -> None:
         """Refuse ``spec`` where what is stored is not what the form began with. Runs in the transaction that saves."""

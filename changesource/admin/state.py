@@ -67,7 +67,10 @@ class WatermarkAdmin(StateAdmin):
     @admin.display(description="snapshot")
     def shown_snapshot(self, watermark: Watermark) -> str:
         """How far the last snapshot is, in words."""
-        return snapshot_in_words(watermark.snapshot)
+        try:
+            return snapshot_in_words(watermark.snapshot)
+        except (LookupError, TypeError, ValueError):
+            return "unreadable"  # a row that was damaged
 
     def has_resync_permission(self, request: HttpRequest) -> bool:
         """Whoever may change positions."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections import Counter
 from collections.abc import Iterable
 from typing import Final, TypeVar
 
@@ -39,8 +38,7 @@ def parse(content: bytes, origin: str) -> Json:
 def _once(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
     entry = dict(pairs)
     if len(entry) < len(pairs):
-        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
-        raise ValueError(f"the key {twice!r} is given twice in one object")
+        raise ValueError(f"the key {first_twice(key for key, _ in pairs)!r} is given twice in one object")
     return entry
 
 
@@ -113,10 +111,19 @@ def names(place: str, value: Json) -> tuple[str, ...]:
     if not isinstance(value, list):
         raise MappingError(place, "must be a list of names")
     found = tuple(text(f"{place}.{index}", item) for index, item in enumerate(value))
-    for name, count in Counter(found).items():
-        if count > 1:
-            raise MappingError(place, f"names {name!r} twice")
+    if (twice := first_twice(found)) is not None:
+        raise MappingError(place, f"names {twice!r} twice")
     return found
+
+
+def first_twice(items: Iterable[str]) -> str | None:
+    """The first of ``items`` that was there before; None where each stands once. A file may hold very many."""
+    seen: set[str] = set()
+    for item in items:
+        if item in seen:
+            return item
+        seen.add(item)
+    return None
 
 
 def known_keys(place: str, entry: dict[str, Json], known: Iterable[str]) -> None:

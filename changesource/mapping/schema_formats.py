@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final, TypeAlias, get_args
 
 from changesource.exceptions import MappingError
@@ -51,7 +52,15 @@ class SchemaTable:
 
     def server_name(self, column: str) -> str:
         """The upstream's name of a column given by either name; an unknown one as it is."""
-        return next((c.name for c in self.columns if column in (c.alias, c.name)), column)
+        return self._server_names.get(column, column)
+
+    @cached_property
+    def _server_names(self) -> dict[str, str]:
+        found: dict[str, str] = {}
+        for column in self.columns:
+            found.setdefault(column.alias, column.name)
+            found.setdefault(column.name, column.name)
+        return found
 
 
 Schema: TypeAlias = tuple[SchemaTable, ...]
@@ -139,9 +148,11 @@ def read_schema(data: Json) -> Schema:
             tables = [_zero_table(f"schema.{name}", name, entry) for name, entry in entries.items()]
         else:
             tables = [_keyed_table(f"schema.{name}", name, entry) for name, entry in top.items()]
+    known: set[str] = set()
     for table in tables:
-        if [other.name for other in tables].count(table.name) > 1:
+        if table.name in known:
             raise MappingError(f"schema.{table.alias}", f"the table {table.name!r} is given twice")
+        known.add(table.name)
     return tuple(tables)
 
 
@@ -221,14 +232,16 @@ def _column(place: str, name: str, entry: dict[str, Json]) -> SchemaColumn:
 
 def _table(place: str, name: str, alias: str, columns: list[SchemaColumn], entry: dict[str, Json]) -> SchemaTable:
     """The table, once its columns are told apart and its key is made of them."""
+    known: set[str] = set()
     for column in columns:
-        if [other.name for other in columns].count(column.name) > 1:
+        if column.name in known:
             raise MappingError(f"{place}.columns.{column.alias}", f"the column {column.name!r} is given twice")
+        known.add(column.name)
     if "primaryKey" not in entry:
         raise MappingError(f"{place}.primaryKey", "is missing")
     table = SchemaTable(name, alias, tuple(columns), ())
     key = tuple(table.server_name(column) for column in names(f"{place}.primaryKey", entry["primaryKey"]))
     for column_name in key:
-        if column_name not in {column.name for column in columns}:
+        if column_name not in known:
             raise MappingError(f"{place}.primaryKey", f"there is no column {column_name!r}")
     return SchemaTable(name, alias, tuple(columns), key)

@@ -16,6 +16,7 @@ from django.db import Error as DatabaseFailure
 
 from changesource.backoff import Backoff
 from changesource.conf import settings
+from changesource.exceptions import DatabaseDamaged
 from changesource.mapping.compiled import RowFault
 from changesource.metrics import ROW_ERRORS
 from changesource.store import row_errors
@@ -34,7 +35,7 @@ async def write(action: Callable[P, None], *args: P.args, **kwargs: P.kwargs) ->
     try:
         async with asyncio.timeout(DATABASE_SECONDS):
             await database_sync_to_async(action)(*args, **kwargs)
-    except (DatabaseFailure, TimeoutError) as error:
+    except (DatabaseFailure, DatabaseDamaged, TimeoutError) as error:
         logger.warning("database write failed", extra={"what": action.__name__, "error": repr(error)})
         return False
     return True
@@ -45,7 +46,7 @@ async def read(action: Callable[P, T], otherwise: T, *args: P.args, **kwargs: P.
     try:
         async with asyncio.timeout(DATABASE_SECONDS):
             found: T = await database_sync_to_async(action)(*args, **kwargs)
-    except (DatabaseFailure, TimeoutError) as error:
+    except (DatabaseFailure, DatabaseDamaged, TimeoutError) as error:
         logger.warning("database read failed", extra={"what": action.__name__, "error": repr(error)})
         return otherwise
     return found

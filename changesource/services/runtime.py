@@ -13,6 +13,7 @@ from django.db import Error as DatabaseFailure
 from changesource.conf import Settings, settings
 from changesource.exceptions import (
     ConfigurationUnavailable,
+    DatabaseDamaged,
     FingerprintChanged,
     ResyncWanted,
     SettingError,
@@ -98,7 +99,7 @@ class Runtime:
             # Once mappings are known, a database that hangs holds up nobody.
             async with asyncio.timeout(None if self._revision is None else DATABASE_SECONDS):
                 published = await acurrent()
-        except (DatabaseFailure, TimeoutError) as error:
+        except (DatabaseFailure, DatabaseDamaged, TimeoutError) as error:
             if self._revision is None:
                 raise ConfigurationUnavailable(f"The database did not answer: {error}") from error
             logger.warning("database read failed, keeping the mappings", extra={"error": repr(error)})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -15,6 +16,7 @@ from changesource.store import minutes
 CONNECTED = frozenset({"connected", "syncing", "synced", "streaming", "stopped"})
 # A connected replica writes its row every ten seconds, or its process is gone.
 SILENT_SECONDS = 30.0
+POSITION = re.compile(r"[0-9]{1,20}", re.ASCII)  # a cluster time
 WISH = ("app_id", "shard_num", "replica_version")
 
 
@@ -31,7 +33,9 @@ def sync_point(app_id: str, shard_num: int) -> SyncPoint | None:
     row = Row.objects.filter(kind=Row.Kind.REPLICA, app_id=app_id, shard_num=shard_num).first()
     if row is None:
         return None
-    return SyncPoint(row.replica_version, int(row.sync_end) if row.sync_end else None)
+    # Where it cannot be read it is not known, and what the snapshot shows is sent once more.
+    known = POSITION.fullmatch(row.sync_end)
+    return SyncPoint(row.replica_version, int(row.sync_end) if known else None)
 
 
 def admit(app_id: str, shard_num: int, most: int) -> bool:
@@ -135,7 +139,7 @@ def everything() -> list[Row]:
 def replicas() -> list[tuple[str, list[str], str]]:
     """Return all known replicas, as (name, publications, state)."""
     rows = Row.objects.filter(kind=Row.Kind.REPLICA)
-    return [(str(row), list(row.publications), row.state) for row in rows]
+    return [(str(row), row.publications if isinstance(row.publications, list) else [], row.state) for row in rows]
 
 
 def resyncs_wanted() -> dict[tuple[str, int], str]:

@@ -14,6 +14,7 @@ from typing import NamedTuple, TypeAlias
 
 import orjson
 
+DATA = b'["data",{"tag":"'  # what every frame of a batch begins with
 BARRIER = ""  # the table name of a run that stands for a barrier
 
 
@@ -137,18 +138,26 @@ def decode(payload: bytes) -> Batch:
 
 
 def _is_sound(batch: Batch) -> bool:
-    """Tell whether all that a payload held has the types of a batch: it may come from another release."""
-    return (
-        isinstance(batch.follows, int)
-        and isinstance(batch.end, int)
-        and isinstance(batch.fingerprints, dict)
-        and isinstance(batch.pull, bool)
-        and isinstance(batch.refill, dict)
-        and all(isinstance(time, int) for time in batch.refill.values())
-        and all(
-            isinstance(time, int) and isinstance(table, str) and isinstance(frames, int) and frames >= 0
-            for time, table, frames in batch.runs
-        )
+    """Tell whether all that a payload held is as in a batch: it may come from another release, or another program.
+
+    Times out of order would become watermarks that fall, which no replica survives.
+    """
+    if type(batch.follows) is not int or type(batch.end) is not int or type(batch.pull) is not bool:
+        return False
+    if not (isinstance(batch.fingerprints, dict) and isinstance(batch.refill, dict)):
+        return False
+    if not 0 <= batch.follows <= batch.end:
+        return False
+    earliest = batch.follows + 1
+    for time, table, frames in batch.runs:
+        if type(time) is not int or not isinstance(table, str) or type(frames) is not int:
+            return False
+        if not earliest <= time <= batch.end or frames < 0:
+            return False
+        earliest = time
+    times = batch.refill.values()
+    return all(type(time) is int and batch.follows < time <= batch.end for time in times) and all(
+        frame.startswith(DATA) for frame in batch.frames
     )
 
 

@@ -7,6 +7,8 @@ from typing import Literal, NamedTuple
 
 from bson import Timestamp
 
+from changesource.exceptions import ReplyUnreadable
+
 Kind = Literal["insert", "update", "replace", "delete", "drop", "rename", "dropDatabase", "barrier"]
 DATA_KINDS: dict[object, Kind] = {
     "insert": "insert",
@@ -17,6 +19,7 @@ DATA_KINDS: dict[object, Kind] = {
     "rename": "rename",
     "dropDatabase": "dropDatabase",
 }
+OF_DOCUMENTS = frozenset({"insert", "update", "replace", "delete"})
 
 
 class Event(NamedTuple):
@@ -44,7 +47,7 @@ _new = tuple.__new__
 
 def is_of_document(event: Event) -> bool:
     """Whether the event is of one document of a mapped collection."""
-    return event.kind in ("insert", "update", "replace", "delete")
+    return event.kind in OF_DOCUMENTS
 
 
 def with_document(event: Event, document: Mapping[str, object] | None) -> Event:
@@ -64,23 +67,33 @@ def to_timestamp(cluster_time: int) -> Timestamp:
 
 
 def read_event(raw: Mapping[str, object], barrier_collection: str) -> Event | None:
-    """Return the event of a change stream's document, decoded to dicts; None for kinds that say nothing of rows."""
-    kind = DATA_KINDS.get(raw.get("operationType"))
-    cluster_time = raw.get("clusterTime")
-    if kind is None or not isinstance(cluster_time, Timestamp):
+    """Return the event of a change stream's document, decoded to dicts; None for kinds that say nothing of rows.
+
+    Raises ``ReplyUnreadable`` where it does not say when, where or of which document: passed over, it would be lost.
+    """
+    operation = raw.get("operationType")
+    kind = DATA_KINDS.get(operation) if type(operation) is str else None  # others may have no hash
+    if kind is None:
         return None
+    cluster_time = raw.get("clusterTime")
+    if not isinstance(cluster_time, Timestamp):
+        raise _lacks("clusterTime", kind)
     document = raw.get("fullDocument")
     if not isinstance(document, dict):
         document = None
     namespace = raw.get("ns")
     collection = namespace.get("coll") if isinstance(namespace, dict) else None
     if not isinstance(collection, str):
+        if kind != "dropDatabase":
+            raise _lacks("ns.coll", kind)
         collection = ""
     # A rename of it is one of whatever its target is.
     if collection == barrier_collection and kind != "rename":
         mark = document.get("mark") if document is not None else None
         return Event("barrier", to_cluster_time(cluster_time), collection, target=str(mark or ""))
     key, session, before = raw.get("documentKey"), raw.get("lsid"), raw.get("fullDocumentBeforeChange")
+    if not (isinstance(key, dict) and "_id" in key) and kind in OF_DOCUMENTS:
+        raise _lacks("documentKey._id", kind)
     return _new(
         Event,
         (
@@ -90,12 +103,18 @@ def read_event(raw: Mapping[str, object], barrier_collection: str) -> Event | No
             key.get("_id") if isinstance(key, dict) else None,
             document,
             (session.get("id"), raw.get("txnNumber")) if isinstance(session, dict) else None,
-            _name(raw.get("to")) if kind == "rename" else "",
+            _target(raw.get("to")) if kind == "rename" else "",
             before if isinstance(before, dict) else None,
         ),
     )
 
 
-def _name(namespace: object) -> str:
+def _target(namespace: object) -> str:
     found = namespace.get("coll") if isinstance(namespace, dict) else None
-    return found if isinstance(found, str) else ""
+    if not isinstance(found, str):
+        raise _lacks("to.coll", "rename")
+    return found
+
+
+def _lacks(field: str, kind: Kind) -> ReplyUnreadable:
+    return ReplyUnreadable(f"A change event of the kind {kind} has no {field} that can be read.")

@@ -11,7 +11,7 @@ from typing import TypeAlias, TypedDict
 
 import orjson
 
-from changesource.stream.batches import BARRIER, Batch
+from changesource.stream.batches import BARRIER, DATA, Batch
 
 MAX_LINES = 50
 # A filter by key reads frames that it does not show.
@@ -91,7 +91,7 @@ def readable(frame: bytes) -> Change:
 
 def _type(frame: bytes) -> str:
     """The type of a change that is not read as a whole."""
-    return frame[:40].split(b'"')[5].decode()
+    return frame[len(DATA) : 40].partition(b'"')[0].decode(errors="replace")
 
 
 class Excerpt:
@@ -162,11 +162,20 @@ class Excerpt:
         else:
             self._may_read -= 1
             self._may_read_bytes -= len(frame)
+            self._read(cluster_time, frame)
+
+    def _read(self, cluster_time: int, frame: bytes) -> None:
+        try:
             change = readable(frame)
-            if self._wanted.wants(change):
-                if len(frame) > SHOWN_BYTES:
-                    change.pop("value", None)
-                self._show(cluster_time, change, frame)
+            wanted = self._wanted.wants(change)
+        except (LookupError, TypeError, ValueError, AttributeError):
+            # The layer's frames are taken as they come; this one is not ours.
+            self.miss(1)
+            return
+        if wanted:
+            if len(frame) > SHOWN_BYTES:
+                change.pop("value", None)
+            self._show(cluster_time, change, frame)
 
     def _can_read(self, frame: bytes) -> bool:
         return self._may_read > 0 and len(frame) <= self._may_read_bytes

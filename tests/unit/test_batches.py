@@ -11,14 +11,16 @@ from changesource.protocol.messages import dumps
 from changesource.stream.batches import BARRIER, Batch, BatchBuilder, decode, encode
 
 PRINTS = {"a": "0a", "b": "0b"}
-FRAMES = st.text(max_size=20).map(lambda text: orjson.dumps(["data", text.encode("utf-8", "replace").decode()]))
+FRAMES = st.text(max_size=20).map(
+    lambda text: orjson.dumps(["data", {"tag": text.encode("utf-8", "replace").decode()}])
+)
 
 
 @st.composite
 def batches(draw: st.DrawFn) -> Batch:
     """Any batch that may be put on the layer: pieces that are not final never are."""
     builder = BatchBuilder(draw(st.integers(0, 2**63)), PRINTS)
-    cluster_time = builder.follows
+    cluster_time = builder.follows + 1
     for _ in range(draw(st.integers(0, 6))):
         cluster_time += draw(st.integers(0, 2))
         table = draw(st.sampled_from(["a", "b", "ü\n", BARRIER]))
@@ -71,6 +73,15 @@ FOREIGN = [
     orjson.dumps({**HEAD, "refill": 1}),
     orjson.dumps({**HEAD, "size": 7}),
     orjson.dumps(HEAD) + b"\nmore",
+    orjson.dumps({**HEAD, "follows": -1}),
+    orjson.dumps({**HEAD, "follows": 3}),
+    orjson.dumps({**HEAD, "follows": True}),
+    orjson.dumps({**HEAD, "runs": [True, "a", 0]}),
+    orjson.dumps({**HEAD, "runs": [1, "a", 0]}),
+    orjson.dumps({**HEAD, "runs": [3, "a", 0]}),
+    orjson.dumps({**HEAD, "end": 9, "runs": [5, "a", 0, 4, "a", 0]}),
+    orjson.dumps({**HEAD, "refill": {"a": 3}}),
+    orjson.dumps({**HEAD, "runs": [2, "a", 1], "size": 4}) + b"\nmore",
 ]
 
 
@@ -87,7 +98,7 @@ def test_no_bytes_are_another_error(payload: bytes) -> None:
 
 
 def test_frames_that_hold_escaped_line_breaks_stay_whole() -> None:
-    frame = dumps(["data", "a\nb\r\n\u2028"])
+    frame = dumps(["data", {"tag": "a\nb\r\n\u2028"}])
     assert decode(encode(Batch(1, 2, {}, ((2, "a", 1),), (frame,)))).frames == (frame,)
 
 

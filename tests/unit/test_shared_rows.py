@@ -22,6 +22,7 @@ from changesource.services.shared_rows import SharedRows
 from changesource.services.turns import Turns
 from changesource.sources.base import Batch, Document
 from changesource.sources.mongodb.copying import Reply
+from changesource.sources.mongodb.privileges import Need
 from tests.unit.test_initial_sync import BOUNDS, NEVER, Snapshot, filled
 
 COLUMNS = (
@@ -30,6 +31,7 @@ COLUMNS = (
     ColumnSpec("likes", "number", "likes", optional=True),
 )
 FAULTY: Document = {"_id": "faulty", "likes": "many"}
+FIND = Need(("find",), "test", "notes")
 KIB = 1024
 
 
@@ -54,7 +56,7 @@ class Counted(Reply):
 
 def reply(*documents: Document) -> Counted:
     Counted.times = 0
-    return Counted(b"".join(map(encode, documents)))
+    return Counted(b"".join(map(encode, documents)), FIND)
 
 
 def notes(first: int, count: int, size: int = 1) -> list[Document]:
@@ -67,7 +69,7 @@ def rows(shared: SharedRows, of: MappedTable, batch: Batch, faults: list[RowFaul
 
 
 def alone(of: MappedTable, batch: Batch) -> bytes:
-    return rows(SharedRows(), of, Reply(batch.raw))
+    return rows(SharedRows(), of, Reply(batch.raw, FIND))
 
 
 def test_who_reads_alone_keeps_nothing() -> None:
@@ -80,7 +82,7 @@ def test_who_reads_alone_keeps_nothing() -> None:
 def test_what_one_made_is_not_read_again_for_another() -> None:
     shared, note, batch = SharedRows(), table(), reply(*notes(0, 10))
     with shared.reading([note]), shared.reading([note]):
-        found = [rows(shared, note, Counted(batch.raw)) for _ in range(3)]
+        found = [rows(shared, note, Counted(batch.raw, FIND)) for _ in range(3)]
         assert Counted.times == 1
         assert shared.size > len(batch.raw)
     assert found == [alone(note, batch)] * 3
@@ -121,14 +123,14 @@ def test_what_is_kept_is_bounded_and_the_least_used_goes() -> None:
     Counted.times = 0
     with shared.reading([note]), shared.reading([note]):
         for batch in batches:
-            rows(shared, note, Counted(batch.raw))
-            rows(shared, note, Counted(batches[0].raw))
+            rows(shared, note, Counted(batch.raw, FIND))
+            rows(shared, note, Counted(batches[0].raw, FIND))
             assert shared.size <= 64 * KIB
         assert Counted.times == len(batches)
         rows(shared, note, large)
         for kept, batch in ((True, batches[0]), (True, batches[-1]), (False, batches[1]), (False, large)):
             Counted.times = 0
-            assert rows(shared, note, Counted(batch.raw)) == alone(note, batch)
+            assert rows(shared, note, Counted(batch.raw, FIND)) == alone(note, batch)
             assert Counted.times == (0 if kept else 1)
 
 
@@ -155,7 +157,7 @@ def test_in_any_order_each_gets_what_it_would_have_made(asked: list[tuple[int, i
     batches = [reply(*notes(number, 3 * number + 1), *([FAULTY] if number % 2 else [])) for number in range(6)]
     with shared.reading(tables), shared.reading(tables):
         for place, number, halfway in asked:
-            batch = Reply(batches[number].raw)
+            batch = Reply(batches[number].raw, FIND)
             if halfway:
                 next(iter(shared.encoded(Blocks(tables[place], 2, 1 << 20), tables[place], batch, ignore_fault)), None)
             assert rows(shared, tables[place], batch) == alone(tables[place], batch)

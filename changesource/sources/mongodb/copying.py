@@ -36,9 +36,14 @@ SAMPLE = 10
 class Reply(Batch):
     """The documents of one reply. How many, and the last one, can be told without reading the others."""
 
-    def __init__(self, raw: bytes) -> None:
-        """``raw`` is documents, one after the other."""
-        super().__init__(raw, _read)
+    def __init__(self, raw: bytes, need: Need) -> None:
+        """``raw`` is documents, one after the other; what cannot be read is told as of an operation with ``need``."""
+
+        def read(raw: bytes) -> Sequence[Document]:
+            with translated(need):
+                return read_documents(raw, CODEC_OPTIONS)
+
+        super().__init__(raw, read)
 
     @cached_property
     def _found(self) -> tuple[int, Document]:
@@ -46,7 +51,7 @@ class Reply(Batch):
         if "documents" in vars(self):
             return len(self.documents), self.documents[-1]
         parts = sizes(self.raw)
-        return len(parts), _read(self.raw[-parts[-1] :])[0]
+        return len(parts), self._read(self.raw[-parts[-1] :])[0]
 
     @property
     def last(self) -> Document:
@@ -58,17 +63,13 @@ class Reply(Batch):
         return self._found[0]
 
 
-def _read(raw: bytes) -> Sequence[Document]:
-    return read_documents(raw, CODEC_OPTIONS)
-
-
 async def _next(cursor: AsyncRawBatchCursor[dict[str, Any]], need: Need) -> Reply | None:
     """Return the next reply that has documents; None at the end."""
     with translated(need):
         reply: Any  # bytes, whatever the driver's annotations say
         async for reply in cursor:
             if reply:
-                return Reply(reply)
+                return Reply(reply, need)
     return None
 
 

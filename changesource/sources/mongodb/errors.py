@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from bson.errors import BSONError
 from pymongo.errors import (
     ConfigurationError,
     ConnectionFailure,
@@ -27,6 +28,7 @@ from changesource.exceptions import (
     NotReplicaSet,
     PrivilegeMissing,
     ReplyTooLarge,
+    ReplyUnreadable,
     SourceRefused,
     SourceUnavailable,
     ZerosourceError,
@@ -125,6 +127,10 @@ def translated(need: Need | None = None) -> Iterator[None]:
     except PyMongoError as error:
         _remember_cancellation()
         raise translate(error, need) from error
+    except BSONError as error:
+        # What the driver could make nothing of; its words quote bytes.
+        _remember_cancellation()
+        raise ReplyUnreadable(f"A reply of MongoDB cannot be read ({type(error).__name__}).") from error
     _remember_cancellation()
 
 

@@ -192,7 +192,7 @@ class ChangeCursor:
                 session=self._session,
                 codec_options=DEFAULT_RAW_BSON_OPTIONS,
             )
-        self._id, events = read_reply(reply, self._source.codec_options)
+            self._id, events = read_reply(reply, self._source.codec_options)
         if events:
             known = max(FIRST_EVENTS, 2 * len(events))
             self._wanted = max(1, min(self._batch_size, known, REPLY_BYTES * len(events) // len(reply.raw)))
@@ -271,7 +271,7 @@ class MongoFeed:
             return ()
         whole = self._whole(batch)
         if whole:
-            self._token = whole[-1]["_id"]
+            self._token = whole[-1].get("_id", self._token)
         if not self._proved and not await self._prove(batch):
             return ()
         if not batch:
