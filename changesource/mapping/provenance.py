@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal, TypeAlias
 
 from changesource.mapping.paths import Path
@@ -38,9 +39,14 @@ class Provenance:
     origins: Mapping[Path, Origin] = field(default_factory=dict)
     same: bool = True
 
+    @cached_property
+    def _above(self) -> frozenset[Path]:
+        """The paths of which a part is known."""
+        return frozenset(known[:length] for known in self.origins for length in range(len(known)))
+
     def of(self, path: Path) -> Origin:
         """What is at ``path`` now."""
-        if any(known[: len(path)] == path and len(known) > len(path) for known in self.origins):
+        if path in self._above:
             return None  # a part of it is something else
         for length in range(len(path), -1, -1):
             if path[:length] in self.origins:
@@ -77,20 +83,23 @@ class Provenance:
 
     def without(self, path: Path) -> Provenance:
         """After ``path`` was given another value."""
-        return self._setting(path, None)
+        return self._setting({path: None})
 
-    def _setting(self, path: Path, origin: Origin) -> Provenance:
-        kept = {known: value for known, value in self.origins.items() if known[: len(path)] != path}
-        return Provenance({**kept, path: origin}, self.same)
+    def _setting(self, origins: Mapping[Path, Origin]) -> Provenance:
+        """After all these paths, of which none is a part of another, were given what is known now."""
+        kept = {
+            known: value
+            for known, value in self.origins.items()
+            if not any(known[:length] in origins for length in range(len(known) + 1))
+        }
+        return Provenance({**kept, **origins}, self.same)
 
     def projected(self, projection: Projection) -> Provenance:
         """After ``$project``, ``$addFields`` or ``$unset``."""
         after = _NOTHING if projection.mode == "include" else self
-        for path in projection.named:
-            after = after._setting(path, self.of(path) if projection.mode == "include" else None)
-        for path, expression in projection.computed:
-            after = after._setting(path, self.of_expression(expression))
-        return after
+        found = {path: self.of(path) if projection.mode == "include" else None for path in projection.named}
+        found |= {path: self.of_expression(expression) for path, expression in projection.computed}
+        return after._setting(found)
 
     def replaced(self, expression: Json) -> Provenance:
         """After ``$replaceRoot``."""
@@ -123,7 +132,7 @@ class Provenance:
         after = self
         for path, origin in over.origins.items():
             of_id = origin == ID or (isinstance(origin, Image) and origin.path == ID)
-            after = after._setting(path, origin if of_id else None)
+            after = after._setting({path: origin if of_id else None})
         return after
 
 

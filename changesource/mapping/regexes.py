@@ -28,10 +28,11 @@ MAX_PATTERN: Final = 32_764
 _CALL: Final = 50
 # For each place of the text, and more where alternatives are tried; then for all places together.
 _FEW: Final = 16
-_MANY: Final = (20_000, 200_000, 2_000_000)
-# So many characters are gone over, or compared, in the time of a step.
+_MANY: Final = (20_000, 200_000, 1_000_000)
+# So many characters are gone over, or compared, or groups copied, in the time of a step.
 _SCANNED: Final = 20
 _COMPARED: Final = 25
+_COPIED: Final = 10
 _LEAST_REPEATED: Final = 64
 _HEAP_KIB: Final = 64 * 1024
 _LIMITED: Final = (-47, -53, -63)  # PCRE2_ERROR_MATCHLIMIT, _DEPTHLIMIT, _HEAPLIMIT
@@ -43,11 +44,16 @@ _ESCAPE = re.compile(r"\\Q.*?(?:\\E|\Z)|\\x(?:\{([0-9A-Fa-f]*)\}|([0-9A-Fa-f]{0,
 # A repeated character costs a step only when one of its repetitions is given up again. With these some never are:
 # possessive repeats, atomic groups, assertions, recursion, conditions, verbs; and references to what was found, and
 # long repeats, take as many characters in one step. Found in a class or a comment they do no harm.
-_UNCOUNTED = re.compile(r"[*+?}]\+|\(\?(?!:|[imsxn^-]*[:)]|P?<[A-Za-z_]|')|\(\*(?!(?:UCP|UTF)\))|\\(?:[1-9gkXR]|K)")
+_UNCOUNTED = re.compile(
+    r"[*+?}](?:\s|#.*\n)*\+|\(\?(?!:|[imsxn^-]*[:)]|P?<[A-Za-z_]|')|\(\*(?!(?:UCP|UTF)\))|\\(?:[1-9gkXR]|K)"
+)
+# An assertion without a repeat goes over no more characters than it has.
+_SHORT_ASSERTION = re.compile(r"\(\?<?[=!](?:[^()*+{\\]|\\[bBdDwWsS.])*\)")
 _LEAST = re.compile(r"\{\s*(\d+)")
 _REPEATED = re.compile(r"[*+{]|\\[1-9gkX]")
 _FLAT = re.compile(r"[^*+?{(|]*")
-_LITERAL = re.compile(r"[^|()\[\]*+?{}^$.\\]+")
+# What is compared in one step: a text, or a character with a class.
+_COMPARED_AT_ONCE = re.compile(r"\[(?:\\.|[^\]\\])*\]|[^|()\[*+?{}^$.]+", re.S)
 _ONE_PLACE = re.compile(r"(?:\(\*(?:UCP|UTF)\))*(?:\^|\\A)[^|]*")
 # Whatever refers to the whole pattern, or to the place where a match began, means another thing inside of one.
 _WHOLE = re.compile(r"\(\*|\(\?[R0]|\\(?:g[<']?0|K)")
@@ -103,11 +109,15 @@ class _Search:
         multiline = "m" in options or _MULTILINE.search(pattern) is not None
         self._one_place = not multiline and _ONE_PLACE.fullmatch(pattern) is not None
         least = max((int(found[1][:6]) for found in _LEAST.finditer(pattern)), default=0)
-        self._scans = least > _LEAST_REPEATED or bool(_UNCOUNTED.search(pattern) and _REPEATED.search(pattern))
-        self._step = 1 + max(map(len, _LITERAL.findall(pattern)), default=0) // _COMPARED
+        self._scans = least > _LEAST_REPEATED or bool(
+            _UNCOUNTED.search(_SHORT_ASSERTION.sub("", pattern)) and _REPEATED.search(pattern)
+        )
+        longest = max(map(len, _COMPARED_AT_ONCE.findall(pattern)), default=0)
         few = _FEW // 4 if self._scans else _FEW
         self._few = 2 if self._flat else few + 2 * pattern.count("|")
         self._quick = _compiled(_limit(self._few) + pattern, flags)
+        # Each step copies what the groups have found so far.
+        self._step = 1 + longest // _COMPARED + self._quick.groups // _COPIED
         self._thorough: list[pcre2.Pattern | None] = [None for _ in _MANY]
 
     def __call__(self, text: str) -> pcre2.Match | None:

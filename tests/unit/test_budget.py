@@ -66,13 +66,17 @@ PATTERNS = [
     ("^(a(?1)?b?)+$", "a" * 5000 + "!"),
     ("(*PRUNE)(a+)+$", "a" * 5000 + "!"),
     ("(?(?=a*b)x|a)*$", "a" * 50_000 + "!"),
+    ("(?x)(?:a* +)b?c|a*#words\n +d$", "a" * 60_000 + "!"),
+    # Each step copies all groups.
+    ("(a+)+" + "(b)?" * 5000 + "$", "a" * 2000 + "!"),
+    ("(?:(?:(?:(?:a{0,9}){0,9}){0,9}){0,9})$", "a" * 3000 + "!"),
     # A pattern may lower its limit, and cannot raise it.
     ("(*LIMIT_MATCH=4000000000)(a+)+$", "a" * 5000 + "!"),
     ("(*NO_START_OPT)(a+)+b", "a" * 5000),
 ]
 
 
-@pytest.mark.parametrize(("pattern", "text"), PATTERNS, ids=[pattern for pattern, _ in PATTERNS])
+@pytest.mark.parametrize(("pattern", "text"), PATTERNS, ids=[pattern[:50] for pattern, _ in PATTERNS])
 def test_a_regular_expression_is_stopped(pattern: str, text: str) -> None:
     for found in (
         compile_expression(matching(pattern), "e"),
@@ -93,6 +97,7 @@ def test_a_regular_expression_is_stopped(pattern: str, text: str) -> None:
         ("^(?=.*[A-Z])(?=.*[0-9]).{8,}$", "pAssword1" * 20),
         (r"(?<!\w)needle(?!\w)", "hay " * 2000 + "needle"),
         (r"(['\"]).*?\1", "words " * 100 + "'quoted'"),
+        (r"(?<!\w)(?:needle|pin)+(?!\w)", "hay " * 20_000 + "needle"),
         ("needle", "hay " * 2_000_000 + "needle"),
         ("^hay.*needle", "hay " * 300_000 + "needle"),
         ("|".join(f"word{number}" for number in range(300)), "some text of words " * 50 + "word299"),
