@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from changesource.mapping.budget import BLOCK_STEPS, Exhausted, Together
 from changesource.mapping.columns import convert_column, convert_key, read_column
 from changesource.mapping.compiled import MappedTable, Report
 from changesource.mapping.documents import Salvaged
@@ -26,6 +27,10 @@ class EncodedRows(NamedTuple):
 
     body: bytes | memoryview
     rows: int
+
+
+NOTHING = EncodedRows(b"", 0)
+"""Comes after each document that goes by itself since it may take long: no rows, but a place to let others go on."""
 
 
 class Blocks:
@@ -49,10 +54,14 @@ class Blocks:
         ``report`` and ``TableStopped`` are as there.
         """
         if not self._table.is_plain:
-            for document in documents:
-                yield from self._plainly(document, report)
+            yield from self._slowly(documents, report)
             return
-        passing, odd = self._passing(documents)
+        try:
+            with Together(BLOCK_STEPS):
+                passing, odd = self._passing(documents)
+        except Exhausted:
+            yield from self._slowly(documents, report)
+            return
         start = 0
         while start < len(passing):
             end = start + self._at_once
@@ -71,13 +80,14 @@ class Blocks:
         encoder, encode_each = (
             (table.inserts, table.frames.inserts) if inserted else (table.updates, table.frames.updates)
         )
-        verdicts = list(map(self._verdict, documents))
-        passing = [document for document, verdict in zip(documents, verdicts, strict=True) if verdict is PASSES]
-        odd = bytearray(len(passing))
-        rows = self._rows(passing, odd)
         try:
+            with Together(BLOCK_STEPS):
+                verdicts = list(map(self._verdict, documents))
+                passing = [document for document, verdict in zip(documents, verdicts, strict=True) if verdict is PASSES]
+                odd = bytearray(len(passing))
+                rows = self._rows(passing, odd)
             frames = encode_each([dict(zip(names, row, strict=True)) for row in rows])
-        except UNFORESEEN:
+        except (Exhausted, *UNFORESEEN):
             return [None] * len(documents)
         made = iter(zip(frames, odd, strict=True))
         found: list[bytes | None] = []
@@ -99,6 +109,11 @@ class Blocks:
         except UNFORESEEN:
             return None
 
+    def _slowly(self, documents: Sequence[Document], report: Report) -> Iterator[EncodedRows]:
+        for document in documents:
+            yield from self._plainly(document, report)
+            yield NOTHING
+
     def _plainly(self, document: Document, report: Report) -> Iterator[EncodedRows]:
         for row in self._table.encoded(document, self._table.values, report):
             yield EncodedRows(row, 1)
@@ -118,7 +133,12 @@ class Blocks:
 
     def _block(self, documents: Sequence[Document], odd: bytearray, report: Report) -> Iterator[EncodedRows]:
         """The rows of documents that passed the filter: what stands between odd ones at once."""
-        rows = self._rows(documents, odd)
+        try:
+            with Together(BLOCK_STEPS):
+                rows = self._rows(documents, odd)
+        except Exhausted:
+            yield from self._slowly(documents, report)
+            return
         begin = 0
         while (place := odd.find(1, begin)) >= 0:
             yield from self._encoded(documents[begin:place], rows[begin:place], report)

@@ -20,7 +20,9 @@ from typing import Final, ParamSpec, TypeVar
 STEPS: Final = 4_000_000
 """What one expression or filter may take for one document."""
 ALL_STEPS: Final = 20_000_000
-"""What a document may take that a pipeline makes rows of, in all."""
+"""What a document may take in all: that a pipeline makes rows of, or for the filter and the columns of one row."""
+BLOCK_STEPS: Final = 8_000_000
+"""What documents may take that are mapped together; less than one alone, so that none is spared what bounds it."""
 PART: Final = 25
 """The steps of evaluating one operator or path."""
 DECIMAL: Final = 300
@@ -40,10 +42,16 @@ class BudgetSpent(ValueError):
         super().__init__("it takes more steps, or makes more data, than one document may")
 
 
+class Exhausted(Exception):
+    """Several evaluations took more steps than they may together. No fault of a value: what deals with those passes it
+    on."""
+
+
 class _Meter(threading.local):
-    """What is left of the evaluation that goes on in this thread; infinite where none does."""
+    """What is ``left`` of this thread's evaluation, and of those that go ``together``; infinite where there is none."""
 
     left: float = math.inf
+    together: float = math.inf
 
 
 _meter = _Meter()
@@ -70,18 +78,40 @@ def charge_elements(count: int) -> None:
 
 
 def bounded(run: Callable[[Argument], Result]) -> Callable[[Argument], Result]:
-    """``run`` with ``STEPS`` to take; within an evaluation that is bounded already, with what it has left."""
+    """``run`` with ``STEPS`` to take; within an evaluation that is bounded already, with what it has left.
+
+    ``Exhausted`` where what goes ``together`` has taken more than it may.
+    """
 
     def within_bounds(argument: Argument) -> Result:
         if _meter.left != math.inf:
             return run(argument)
+        if _meter.together < 0:
+            raise Exhausted
         _meter.left = STEPS
         try:
             return run(argument)
         finally:
+            _meter.together -= STEPS - _meter.left
             _meter.left = math.inf
 
     return within_bounds
+
+
+class Together:
+    """A context in which what is bounded takes so many ``steps`` in all; the evaluation after that is ``Exhausted``."""
+
+    __slots__ = ("_outer", "_steps")
+
+    def __init__(self, steps: int) -> None:
+        self._steps = steps
+        self._outer = math.inf
+
+    def __enter__(self) -> None:
+        self._outer, _meter.together = _meter.together, self._steps
+
+    def __exit__(self, *exc: object) -> None:
+        _meter.together = self._outer
 
 
 class Allowance:

@@ -10,6 +10,7 @@ from bson import json_util
 from bson.binary import UuidRepresentation
 
 from changesource.exceptions import RowRejected, StoppedAt, TableStopped, UnknownPublication
+from changesource.mapping.budget import ALL_STEPS, Exhausted, Together
 from changesource.mapping.documents import Salvaged
 from changesource.mapping.fingerprint import DEFAULT_ROW_BYTES, replica_fingerprint, table_fingerprint
 from changesource.mapping.needs import Needs, fields_of, needs_of
@@ -129,19 +130,24 @@ class MappedTable:
         found: list[tuple[JsonRow, bytes]] = []
         total = 0
         try:
-            for row in self._rows(document, report):
-                frame = encode(row)
-                size = len(frame) - overhead
-                total += size
-                if total > MAX_DOCUMENT_BYTES:
-                    reason = f"its rows have more than the {MAX_DOCUMENT_BYTES} bytes that are allowed"
-                    self._tell(document, Problem("", reason, left_out=True), report)
-                    return []
-                if size <= self.max_row_bytes:
-                    found.append((row, frame))
-                else:
-                    reason = f"the row has {size} bytes, {self.max_row_bytes} are allowed"
-                    self._tell(document, Problem("", reason, left_out=True), report)
+            with Together(ALL_STEPS):
+                for row in self._rows(document, report):
+                    frame = encode(row)
+                    size = len(frame) - overhead
+                    total += size
+                    if total > MAX_DOCUMENT_BYTES:
+                        reason = f"its rows have more than the {MAX_DOCUMENT_BYTES} bytes that are allowed"
+                        self._tell(document, Problem("", reason, left_out=True), report)
+                        return []
+                    if size <= self.max_row_bytes:
+                        found.append((row, frame))
+                    else:
+                        reason = f"the row has {size} bytes, {self.max_row_bytes} are allowed"
+                        self._tell(document, Problem("", reason, left_out=True), report)
+        except Exhausted:
+            reason = "its filter and columns take more steps together than one document may"
+            self._tell(document, Problem("", reason, left_out=True), report)
+            return []
         except UNFORESEEN as error:
             # A value that nobody foresaw must not stop the stream: its rows are left out, and listed.
             reason = f"{type(error).__name__} while the row was made"

@@ -20,12 +20,13 @@ from typing import TypeAlias, TypeVar
 
 from changesource.backoff import Backoff
 from changesource.exceptions import SourceRefused, SourceUnavailable, TableStopped
-from changesource.mapping.blocks import Blocks, EncodedRows
+from changesource.mapping.blocks import NOTHING, Blocks, EncodedRows
 from changesource.mapping.compiled import CompiledMapping, MappedTable, Report
 from changesource.protocol.watermark import Watermark
 from changesource.services.correcting import correct
 from changesource.services.downstream import Downstream
 from changesource.services.limits import Limits
+from changesource.services.pausing import Pause
 from changesource.services.progress import CopyProgress
 from changesource.services.replay import batches
 from changesource.services.shared_rows import SharedRows
@@ -91,17 +92,27 @@ class _Rows:
     def __post_init__(self) -> None:
         self._blocks = Blocks(self.table, FRAME_ROWS, FRAME_BYTES)
 
-    def frames(self, batch: Batch, report: Report, watermark: Watermark) -> Iterator[bytes]:
-        """Give what is to be sent of ``batch``, as frames of the transaction of ``watermark``; the rest waits."""
+    async def frames(self, batch: Batch, report: Report, watermark: Watermark) -> AsyncIterator[bytes]:
+        """Give what is to be sent of ``batch``, as frames of the transaction of ``watermark``; the rest waits.
+
+        Others go on meanwhile, however long a document takes.
+        """
+        pause = Pause()
         if not self.backfill:
             for document in batch.documents:
                 rows = self.table.encoded(document, self.table.inserts, report)
                 self.progress.rows += len(rows)
-                yield from rows
+                for row in rows:
+                    yield row
+                await pause.if_due()
             return
         for some in self.shared.encoded(self._blocks, self.table, batch, report):
+            await pause.if_due()
+            if some is NOTHING:
+                continue
             if self.count + some.rows > FRAME_ROWS or self.size + len(some.body) > FRAME_BYTES:
-                yield from self.rest(watermark)
+                for frame in self.rest(watermark):
+                    yield frame
             self.rows.append(some)
             self.count += some.rows
             self.size += len(some.body)
@@ -282,7 +293,7 @@ class Filling:
         in_time = True
         async with aclosing(copy.batches(self._position)) as batches:
             async for batch in batches:
-                frames = self._frames(batch, tables, this.downstream.opened)
+                frames = await self._frames(batch, tables, this.downstream.opened)
                 self.progress.read(collection, len(batch))
                 in_time = await self._sent(this, frames, wholly=not copy.resumable)
                 self._say_progress()
@@ -310,9 +321,9 @@ class Filling:
         if self._stopped is not None:
             self._stopped(next((fault for fault in self._faults.values() if isinstance(fault, TableStopped)), None))
 
-    def _frames(self, batch: Batch, tables: list[_Rows], watermark: Watermark) -> list[bytes]:
+    async def _frames(self, batch: Batch, tables: list[_Rows], watermark: Watermark) -> list[bytes]:
         """Return what is to be sent of a batch; the rest waits in ``tables`` for more."""
-        return [frame for rows in tables for frame in rows.frames(batch, self._report, watermark)]
+        return [frame for rows in tables async for frame in rows.frames(batch, self._report, watermark)]
 
     async def _sent(self, this: _Round, frames: Sequence[bytes], *, wholly: bool = False) -> bool:
         """Send; False, unless ``wholly``, where that takes long and others wait for a turn: it goes on by itself."""

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Callable
 
 from changesource.exceptions import TableStopped
 from changesource.mapping.needs import Needs
+from changesource.services.pausing import Pause
 from changesource.sources.base import PROOF_WAIT_MS, ChangeSource
 from changesource.stream.batches import Batch
 from changesource.stream.grouping import Bounds, Grouping
@@ -46,6 +47,7 @@ async def batches(
                     yield batch
                 yield None
                 continue
+            pause = Pause()
             try:
                 place = 0
                 while place < len(events):
@@ -58,6 +60,7 @@ async def batches(
                             for batch in grouping.ended_by(event):
                                 yield batch
                             found = grouping.add(event, list(transform.changes(event)), transform.refilled(event))
+                            await pause.if_due()
                         else:
                             found = grouping.add(event, foreseen)
                         for batch in found:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from changesource.exceptions import TableStopped
 from changesource.mapping import blocks, compiled
-from changesource.mapping.blocks import FILTERED, Blocks
+from changesource.mapping.blocks import FILTERED, NOTHING, Blocks
 from changesource.mapping.compiled import MappedTable, RowFault, ignore_fault
 from changesource.mapping.documents import Salvaged
 from changesource.mapping.spec import ColumnSpec, ColumnType, IdType, Json, TableSpec
@@ -160,7 +160,8 @@ def at_once(spec: TableSpec, documents: Sequence[dict[str, Any]], most_rows: int
         for some in made.encoded(documents, tell):
             assert some.rows == len(orjson.loads(b"[%b]" % some.body)) <= most_rows
             assert some.rows == 1 or len(some.body) <= most_bytes
-            yield bytes(some.body)
+            if some is not NOTHING:
+                yield bytes(some.body)
 
     return Outcome(table, rows)
 

@@ -5,7 +5,10 @@ No clock is asked: what is not stopped here would not end within the time that a
 
 from __future__ import annotations
 
+import asyncio
 import threading
+from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 import pcre2
@@ -15,15 +18,21 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from changesource.exceptions import MappingError
-from changesource.mapping import budget, regexes
-from changesource.mapping.blocks import Blocks
+from changesource.mapping import blocks, budget, regexes
+from changesource.mapping.blocks import NOTHING, Blocks
 from changesource.mapping.budget import ALL_STEPS, STEPS, Allowance, BudgetSpent, bounded, charge
-from changesource.mapping.compiled import MappedTable, RowFault
+from changesource.mapping.compiled import CompiledMapping, MappedTable, RowFault, ignore_fault
 from changesource.mapping.expressions import compile_expression
 from changesource.mapping.filters import MAX_CLAUSES, compile_filter
 from changesource.mapping.formats import read_specification
 from changesource.mapping.pipelines import MAX_STAGES, compile_pipeline
 from changesource.mapping.regexes import MAX_PATTERN, RegexFailed, compile_regex
+from changesource.services import pausing
+from changesource.services.replay import batches
+from changesource.sources.scripted import ScriptedSource, Write
+from changesource.stream.grouping import Bounds
+from changesource.stream.transform import Transform
+from tests.unit.test_initial_sync import Snapshot
 
 NUMBERS = list(range(100_000))
 DEEP: Any = 1
@@ -428,3 +437,86 @@ def test_threads_count_apart() -> None:
     thread.join(10)
     assert failures == []
     assert budget._meter.left > STEPS
+
+
+def doubled(column: str) -> dict[str, Any]:
+    return {**JSON, "expression": {"$map": {"input": f"${column}", "in": {"$multiply": ["$$this", 2]}}}}
+
+
+def test_the_columns_of_a_row_take_no_more_together_than_one_document_may() -> None:
+    within, beyond = (table([], **{f"c{i}": doubled("l") for i in range(count)}) for count in (4, 40))
+    assert encoded(within, l=NUMBERS[:20_000]) == (1, [])
+    rows, faults = encoded(beyond, l=NUMBERS[:20_000])
+    assert (rows, [fault.column for fault in faults], faults[0].left_out) == (0, [""], True)
+    assert "more steps together" in faults[0].reason
+    # And so on the way of many at once.
+    assert Blocks(beyond).frames([{"_id": "x", "l": NUMBERS[:20_000]}], inserted=True) == [None]
+
+
+@pytest.mark.parametrize("filter", [{}, {"$expr": {"$gt": [{"$size": doubled("l")["expression"]}, 0]}}])
+def test_documents_that_take_long_together_go_one_by_one(filter: dict[str, Any]) -> None:
+    """So that others can go on in between; those that do not go at once as ever."""
+    mapped = table([], c=doubled("l"), d=doubled("l"))
+    mapped.compiled = replace(mapped.compiled, matches=compile_filter(filter, "f") if filter else None)
+    light = [{"_id": str(number), "l": [number]} for number in range(50)]
+    heavy = [{"_id": str(number), "l": NUMBERS[:20_000]} for number in range(12)]
+    for documents, one_by_one in ((light, False), (heavy, True)):
+        found = list(Blocks(mapped, 1000, 1 << 24).encoded(documents, ignore_fault))
+        assert found.count(NOTHING) == (len(documents) if one_by_one else 0)
+        plain = [row for document in documents for row in mapped.encoded(document, mapped.values, ignore_fault)]
+        assert b",".join(bytes(some.body) for some in found if some.rows) == b",".join(plain)
+        frames = Blocks(mapped).frames(documents, inserted=True)
+        assert [frame is None for frame in frames] == [one_by_one] * len(documents)
+
+
+class Turns:
+    """Notes how many documents were mapped whenever the event loop comes by."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(pausing, "AT_MOST", 0.0)
+        monkeypatch.setattr(blocks, "BLOCK_STEPS", 1000)
+        self.mapped = 0
+        self.seen: set[int] = set()
+        encoded = MappedTable.encoded
+
+        def counted(table: MappedTable, document: Any, encoder: Any, report: Any) -> list[bytes]:
+            self.mapped += 1
+            return encoded(table, document, encoder, report)
+
+        monkeypatch.setattr(MappedTable, "encoded", counted)
+
+    async def run(self) -> None:
+        while True:
+            self.seen.add(self.mapped)
+            await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("backfill", [True, False])
+async def test_others_go_on_while_a_snapshot_maps(backfill: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    mapping = CompiledMapping([table([], c=doubled("l"))], {})
+    source = ScriptedSource(snapshot_batch=500)
+    for number in range(500):
+        source.insert("m", {"_id": f"{number:03}", "l": NUMBERS[:100]})
+    turns, snapshot = Turns(monkeypatch), Snapshot(source, mapping)
+    snapshot.limits = replace(snapshot.limits, backfill=backfill)
+    running = asyncio.create_task(turns.run())
+    await snapshot.run()
+    running.cancel()
+    assert len(snapshot.model.rows("m")) == 500
+    assert len(turns.seen) > 400
+
+
+async def test_others_go_on_while_changes_are_mapped(monkeypatch: pytest.MonkeyPatch) -> None:
+    mapping = CompiledMapping([table([], c=doubled("l"))], {})
+    source = ScriptedSource(feed_batch=500)
+    after = await source.barrier("began")
+    source.transaction([Write("insert", "m", {"_id": f"{number:03}", "l": NUMBERS[:100]}) for number in range(500)])
+    turns = Turns(monkeypatch)
+    running = asyncio.create_task(turns.run())
+    stream = batches(source, Transform(mapping), mapping.needs, after, bounds=Bounds(rows=1000, age=1e9), idle_ms=1)
+    async with aclosing(stream):
+        batch = await anext(stream)
+    running.cancel()
+    assert batch is not None
+    assert len(batch.frames) == 500
+    assert len(turns.seen) > 400

@@ -65,7 +65,8 @@ def notes(first: int, count: int, size: int = 1) -> list[Document]:
 
 def rows(shared: SharedRows, of: MappedTable, batch: Batch, faults: list[RowFault] | None = None) -> bytes:
     report = ignore_fault if faults is None else faults.append
-    return b",".join(bytes(some.body) for some in shared.encoded(Blocks(of, 1000, 1 << 20), of, batch, report))
+    found = shared.encoded(Blocks(of, 1000, 1 << 20), of, batch, report)
+    return b",".join(bytes(some.body) for some in found if some.rows)
 
 
 def alone(of: MappedTable, batch: Batch) -> bytes:
