@@ -74,7 +74,7 @@ def refused(event: str, error: ZerosourceError, **fields: object) -> None:
     unlogged = _rations.setdefault(error.code, Ration()).take()
     if unlogged is None:
         return
-    extra = {"code": error.code, "why": str(error)[:SHOWN], **{name: text for name, text in fields.items() if text}}
+    extra = {name: text for name, text in fields.items() if text} | {"code": error.code, "why": str(error)[:SHOWN]}
     if unlogged:
         extra["unlogged"] = unlogged
     logger.warning(event, extra=extra)
