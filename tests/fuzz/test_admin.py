@@ -30,7 +30,7 @@ pytestmark = pytest.mark.django_db
 EDITOR = f"{LIST}editor/"
 QUICK, FULL = 150, 4000
 LIMIT_SECONDS = 10.0  # of the processor, for one request
-OK = {200, 302, 400, 403, 404, 405, 426}
+OK = {200, 301, 302, 400, 403, 404, 405, 426}
 PAGES = (
     "/admin/live/", "/admin/login/", LIST, ADD, f"{LIST}1/change/", f"{LIST}export/",
     f"{LIST}schema/json/", f"{LIST}schema/x/", f"{LIST}import/", f"{LIST}load/", f"{LIST}publish/", f"{LIST}1/checks/",
