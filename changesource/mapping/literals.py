@@ -30,6 +30,7 @@ VALUES = (
 
 INT32 = 2**31
 INT64 = 2**63
+TOO_LARGE = "the number is beyond 64 bits; write it as $numberDecimal or $numberDouble"
 _EXTENDED_JSON = JSONOptions(
     tz_aware=True,
     datetime_conversion=DatetimeConversion.DATETIME_AUTO,
@@ -48,7 +49,7 @@ def literal(value: Json, place: str) -> object:
         raise MappingError(place, "a string cannot hold a lone surrogate")
     if isinstance(value, int) and not isinstance(value, bool):
         if not -INT64 <= value < INT64:
-            raise MappingError(place, "the number is beyond 64 bits; write it as $numberDecimal or $numberDouble")
+            raise MappingError(place, TOO_LARGE)
         return value if -INT32 <= value < INT32 else Int64(value)
     if isinstance(value, list):
         return [literal(member, f"{place}.{index}") for index, member in enumerate(value)]
@@ -79,6 +80,8 @@ def _extended(value: dict[str, Json], place: str) -> object:
         decoded: object = loads(json.dumps(value), json_options=_EXTENDED_JSON)
     except (TypeError, ValueError, KeyError, AttributeError, ArithmeticError, BSONError) as exc:
         raise MappingError(f"{place}.{kind}", f"this is no valid {kind}") from exc
+    if isinstance(decoded, int) and not -INT64 <= decoded < INT64:
+        raise MappingError(f"{place}.{kind}", TOO_LARGE)  # json_util takes any, and the driver sends none such
     if isinstance(decoded, dict):
         raise MappingError(f"{place}.{kind}", f"this is no valid {kind}")
     return decoded

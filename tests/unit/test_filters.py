@@ -375,6 +375,8 @@ REFUSALS = [
     ({"a": {"$uuid": "5"}}, "a.$uuid", "no valid $uuid"),
     ({"a": {"$binary": "AQI="}}, "a.$binary", "no valid $binary"),
     ({"a": 2**63}, "a", "beyond 64 bits"),
+    ({"a": {"$numberLong": str(2**63)}}, "a.$numberLong", "beyond 64 bits"),
+    ({"a": {"$in": [{"$numberInt": str(-(2**63) - 1)}]}}, "a.$in.0.$numberInt", "beyond 64 bits"),
     ({"a": ["\ud800"]}, "a.0", "lone surrogate"),
     ({"a": {"b\0": 1}}, "a", "U+0000"),
     ({"$where": "true"}, "$where", "operator $where is not supported here; supported are $and, $or, $nor, $expr"),
