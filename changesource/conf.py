@@ -372,11 +372,14 @@ class _Reader:
         """DATABASE_URL: SQLite or PostgreSQL; by default SQLite in the data folder."""
         text = self.text("DATABASE_URL")
         if not text:
+            file = data_dir / "zerosource.sqlite3"
             try:
-                data_dir.mkdir(parents=True, exist_ok=True)
+                _make_private(data_dir)
+                # It has the sessions of whoever is logged in. SQLite gives the files beside it the same mode.
+                file.touch(mode=0o600)
             except OSError as exc:
-                raise wrong("DATA_DIR", f"cannot be made, and DATABASE_URL is not set: {exc.strerror}") from exc
-            return f"sqlite:///{data_dir / 'zerosource.sqlite3'}"
+                raise wrong("DATA_DIR", f"cannot be written to, and DATABASE_URL is not set: {exc.strerror}") from exc
+            return f"sqlite:///{file}"
         if not text.startswith(("sqlite://", "postgres://", "postgresql://")):
             raise wrong("DATABASE_URL", "must begin with sqlite:// or postgresql://")
         try:
@@ -386,12 +389,17 @@ class _Reader:
         return text
 
 
+def _make_private(folder: Path) -> None:
+    """Make it for its owner alone, where it is missing."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
 def _kept_secret_key(data_dir: Path) -> str:
     """The secret key kept in the data folder, made at the first call, readable by its owner alone."""
     kept = data_dir / "secret_key"
     try:
         if not kept.exists():
-            data_dir.mkdir(parents=True, exist_ok=True)
+            _make_private(data_dir)
             with tempfile.NamedTemporaryFile("w", dir=data_dir, prefix="secret_key.") as new:  # made with mode 0600
                 new.write(secrets.token_urlsafe(50))
                 new.flush()

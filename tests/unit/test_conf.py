@@ -142,7 +142,17 @@ def test_secret_key_is_made_once_and_kept_private(tmp_path: Path) -> None:
     assert read_settings({}, tmp_path).secret_key == first
     kept = tmp_path / "data" / "secret_key"
     assert stat.S_IMODE(kept.stat().st_mode) == 0o600
-    assert [path.name for path in kept.parent.iterdir()] == ["secret_key"]
+    assert {path.name for path in kept.parent.iterdir()} == {"secret_key", "zerosource.sqlite3"}
+
+
+def test_what_is_kept_in_files_is_its_owners_alone(tmp_path: Path) -> None:
+    """The sessions of those who are logged in are among it. A folder that is there already stays as it is."""
+    there = tmp_path / "there"
+    there.mkdir(mode=0o755)
+    for folder, mode in ((tmp_path / "made" / "here", 0o700), (there, 0o755)):
+        read_settings({"DATA_DIR": str(folder), "SECRET_KEY": "given"}, tmp_path)
+        assert stat.S_IMODE(folder.stat().st_mode) == mode
+        assert stat.S_IMODE((folder / "zerosource.sqlite3").stat().st_mode) == 0o600
 
 
 def test_manage_ends_with_one_line_and_needs_no_mongodb(tmp_path: Path) -> None:
