@@ -46,11 +46,24 @@ def may_view(user: AbstractBaseUser | AnonymousUser) -> bool:
     )
 
 
+class _LookedAt(dict[str, Any]):
+    """What a session holds, for Django to find its user by; what Django changes of it is kept nowhere.
+
+    Django gives a session that was signed by a former SECRET_KEY another name, which no WebSocket can tell its browser.
+    """
+
+    def cycle_key(self) -> None:
+        """Do nothing."""
+
+    def flush(self) -> None:
+        """Do nothing: the user is not found then."""
+
+
 def is_viewer(cookies: Mapping[str, str]) -> bool:
     """Whether the session of these cookies is, now, that of somebody whom the live page is shown to."""
-    request = HttpRequest()
+    request: Any = HttpRequest()
     store = import_module(django_settings.SESSION_ENGINE).SessionStore
-    request.session = store(cookies.get(django_settings.SESSION_COOKIE_NAME))
+    request.session = _LookedAt(store(cookies.get(django_settings.SESSION_COOKIE_NAME)).load())
     return may_view(get_user(request))
 
 
