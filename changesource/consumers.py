@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import timedelta
 from functools import cache, partial
 from time import monotonic
@@ -21,6 +22,7 @@ from changesource.exceptions import LimitReached, ReplicasExhausted, RequestRefu
 from changesource.framing import SEND_FRAMES
 from changesource.occupancy import Release, occupancy
 from changesource.protocol.request import StreamRequest, acked_watermark, app_id_of
+from changesource.proxies import client_of
 from changesource.refusals import refused
 from changesource.services import access
 from changesource.services.bookkeeping import read
@@ -82,7 +84,7 @@ class TaskConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # the package
 
     async def refuse(self, error: ZerosourceError, **fields: object) -> None:
         """Refuse the handshake, with the reason in the log: HTTP 403, under ``serve`` the error's own status."""
-        refused("connection refused", error, client=(self.scope.get("client") or [""])[0], **fields)
+        refused("connection refused", error, client=client_of(self.scope), **fields)
         await self.end()
         status = {"status": error.status} if isinstance(error, LimitReached) else {}
         await self.base_send({"type": "websocket.close", **status})
@@ -203,13 +205,17 @@ class LiveConsumer(TaskConsumer):
         """Send a message for each that is asked for; end where the session may look no more, as seen each minute."""
         checked = monotonic()
         while True:
-            await self.asked.wait()
-            self.asked.clear()
+            # A page that asks for nothing takes a place all the same.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(checked + VIEWER_SECONDS - monotonic()):
+                    await self.asked.wait()
             if monotonic() - checked >= VIEWER_SECONDS:
                 checked = monotonic()
                 if not await self.is_viewer(otherwise=True):
                     return
-            await self.send((await self.feed.message()).decode())
+            if self.asked.is_set():
+                self.asked.clear()
+                await self.send((await self.feed.message()).decode())
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
         """Take what the page asks for; anything else is ignored."""

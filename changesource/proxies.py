@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from django.http import HttpRequest
 from django.utils.deprecation import MiddlewareMixin
@@ -21,13 +22,26 @@ class TrustedProxies(MiddlewareMixin):
 
     def process_request(self, request: HttpRequest) -> None:
         """Correct what the request says of where it comes from."""
-        trusted = [ipaddress.ip_network(one) for one in settings().trusted_proxies]
+        trusted = _trusted()
         peer = request.META.get("REMOTE_ADDR", "")
         if not is_among(peer, trusted):
             for name in FORWARDED:
                 request.META.pop(name, None)
             return
         request.META["REMOTE_ADDR"] = client_behind(peer, request.META.get("HTTP_X_FORWARDED_FOR", ""), trusted)
+
+
+def client_of(scope: Mapping[str, Any]) -> str:
+    """The address of the client of an ASGI scope, as ``TrustedProxies`` would see it."""
+    peer, trusted = (scope.get("client") or [""])[0], _trusted()
+    if not is_among(peer, trusted):
+        return str(peer)
+    entries = b",".join(value for name, value in scope["headers"] if name == b"x-forwarded-for")
+    return client_behind(peer, entries.decode("latin1"), trusted)
+
+
+def _trusted() -> list[Network]:
+    return [ipaddress.ip_network(one) for one in settings().trusted_proxies]
 
 
 def client_behind(peer: str, forwarded_for: str, trusted: Sequence[Network]) -> str:

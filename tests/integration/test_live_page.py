@@ -197,6 +197,34 @@ async def test_who_logs_out_is_shown_nothing_more(
         await page.disconnect()
 
 
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("ask", [None, '{"table": "", "key": "", "paused": false}'])
+async def test_a_page_that_asks_for_nothing_ends_with_its_session(
+    mongodb: MongoServer, mongo: Database[Any], monkeypatch: pytest.MonkeyPatch, ask: str | None
+) -> None:
+    """Else it would take one of MAX_LIVE_PAGES for good."""
+    client = Client()
+    root = await sync_to_async(User.objects.create_superuser)("root")
+    await sync_to_async(client.force_login)(root)
+    monkeypatch.setattr(consumers, "VIEWER_SECONDS", 0.2)
+    async with running(mongodb.uri, mongo.name) as runtime:
+        monkeypatch.setattr(consumers, "runtime", lambda: runtime)
+        from zerosource_project.asgi import application  # noqa: PLC0415 - Django must be set up
+
+        cookie = f"sessionid={client.cookies['sessionid'].value}".encode()
+        page = WebsocketCommunicator(application, "/admin/live/changes", [(b"cookie", cookie)])
+        assert (await page.connect())[0]
+        if ask:
+            await page.send_to(text_data=ask)
+            await page.receive_from(timeout=5)
+        await asyncio.sleep(0.5)
+        assert await page.receive_nothing()
+        await sync_to_async(client.logout)()
+        assert (await page.receive_output(timeout=5))["code"] == consumers.CLOSE_NO_VIEWER
+        await until(lambda: not listens(runtime))
+        await page.disconnect()
+
+
 def listens(runtime: Runtime) -> bool:
     """Whether the process takes batches from the channel layer."""
     return runtime.subscriber._task is not None

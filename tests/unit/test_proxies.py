@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
+from dataclasses import replace
 
 import pytest
 
-from changesource.proxies import client_behind, is_among, parsed
+from changesource import conf, proxies
+from changesource.proxies import client_behind, client_of, is_among, parsed
 
 TRUSTED = [ipaddress.ip_network(one) for one in ("10.0.0.0/8", "fd00::/8")]
 
@@ -36,3 +38,12 @@ def test_addresses_are_of_networks() -> None:
     assert not is_among("11.0.0.1", TRUSTED)
     assert not is_among("", TRUSTED)
     assert parsed("1.2.3.4.5") is None
+
+
+def test_a_websocket_comes_from_where_the_proxy_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = replace(conf.settings(), trusted_proxies=("10.0.0.0/8",))
+    monkeypatch.setattr(proxies, "settings", lambda: made)
+    headers = [(b"x-forwarded-for", b"198.51.100.1"), (b"x-forwarded-for", b"203.0.113.9")]
+    assert client_of({"client": ["10.0.0.1", 4711], "headers": headers}) == "203.0.113.9"
+    assert client_of({"client": ["192.0.2.1", 4711], "headers": headers}) == "192.0.2.1"
+    assert client_of({"client": None, "headers": headers}) == ""
