@@ -26,7 +26,8 @@ class LoginForm(AuthenticationForm):  # type: ignore[misc]  # the package has no
         chosen = settings()
         number = logins.begin(address, name, chosen.login_tries, chosen.login_tries_seconds, timezone.now())
         if number is None:
-            logger.warning("login refused", extra={"client": address, "why": "too many tries"})
+            # By its status it is rationed as other refusals are: it takes nothing to have many of them.
+            logger.warning("login refused", extra={"client": address, "why": "too many tries", "status_code": 429})
             minutes = max(1, round(chosen.login_tries_seconds / 60))
             raise ValidationError(
                 f"Too many tries from your address. Wait {minutes} minute{'s' * (minutes > 1)}, then try again.",

@@ -21,7 +21,7 @@ from django.http import HttpResponse
 from django.test import AsyncClient, Client
 from django.utils import timezone
 
-from changesource import conf, consumers, gate, proxies, sessions, views
+from changesource import conf, consumers, gate, proxies, refusals, sessions, views
 from changesource.admin import login as login_page
 from changesource.logs import TextFormatter
 from changesource.models import LoginTry
@@ -158,6 +158,18 @@ def test_logins_are_logged_without_what_was_typed(boss: User, chosen: Any, caplo
     assert "typed" not in "".join(TextFormatter().format(record) for record in caplog.records)
 
 
+def test_logins_that_are_refused_fill_no_disk(boss: User, chosen: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """As other refusals they are rationed; one that is looked at is logged all the same."""
+    chosen(login_tries=1)
+    for _ in range(refusals.LINES_AT_ONCE + 20):
+        log_in(password="wrong")
+    log_in(REMOTE_ADDR=ELSEWHERE)
+    ration = refusals.StrangersRecords()
+    written = [record.message for record in caplog.records if ration.filter(record)]
+    assert written.count("login refused") <= refusals.LINES_AT_ONCE + 1
+    assert (written.count("login failed"), written.count("login")) == (1, 1)
+
+
 # Sessions.
 
 
@@ -216,6 +228,23 @@ def test_sessions_that_ended_are_deleted_at_a_login(boss: User) -> None:
     assert is_in(log_in())
     Session.objects.update(expire_date=datetime(2020, 1, 1, tzinfo=UTC))
     assert is_in(log_in())
+    assert Session.objects.count() == 1
+
+
+def test_a_new_secret_key_logs_nobody_out(settings: Any) -> None:
+    """Not though the live page's WebSocket, which can set no cookie, is back before any page is opened."""
+    client = logged_in("viewer")
+    client.get("/admin/")
+    cookies = {"sessionid": client.cookies["sessionid"].value}
+    settings.SECRET_KEY_FALLBACKS = [settings.SECRET_KEY]
+    settings.SECRET_KEY = secrets.token_urlsafe(50)
+    for _ in range(2):
+        assert access.is_viewer(cookies)
+    assert client.get("/admin/").status_code == 200
+    assert client.cookies["sessionid"].value != cookies["sessionid"]
+    assert not access.is_viewer(cookies)
+    settings.SECRET_KEY_FALLBACKS = []
+    assert client.get("/admin/").status_code == 200
     assert Session.objects.count() == 1
 
 
