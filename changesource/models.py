@@ -20,6 +20,7 @@ from .mapping.spec import ColumnSpec, ColumnType, ErrorPolicy, IdType, LargeInte
 from .protocol.request import APP_ID
 
 MANAGED_HELP = "Where the mapping comes from. Managed mappings are edited there; empty: made here, and edited here."
+LONGEST_NAME = 200  # characters of a key's name
 # Where the compiler speaks of a key of the JSON form, the admin shows it at this field.
 FIELD_OF_KEY = {
     "name": "name",
@@ -395,6 +396,8 @@ class ApiKey(models.Model):
             self.app_ids = ", ".join(split_app_ids(self.app_ids))
         except ValidationError as error:
             raise ValidationError({"app_ids": error}) from error
+        if self.pk is None and len(self.name) > LONGEST_NAME:  # PostgreSQL's index takes no more than some 2,700 bytes
+            raise ValidationError({"name": f"A name has at most {LONGEST_NAME} characters."})
         if self.pk is None and self.expires is not None and self.expires <= timezone.now():
             raise ValidationError({"expires": "That is past."})
 

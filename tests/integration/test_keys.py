@@ -228,6 +228,7 @@ def test_commands_make_bind_and_list_keys(capsys: pytest.CaptureFixture[str]) ->
         (["createapikey", "new", "--app-id", "Shop"], "'Shop' is no app id"),
         (["createapikey", "new", "--app-id", "a,b-c"], "'b-c' is no app id"),
         (["createapikey", "new", "--expires", "2020-01-01"], "That is past"),
+        (["createapikey", "n" * 201], "at most 200 characters"),
         (["createapikey", "new", "--expires", "soon"], "neither a date nor a number of days"),
         (["createapikey", "new", "--expires", "0d"], "neither a date"),
         (["createapikey", "new", "--expires", "99999999999d"], "neither a date"),

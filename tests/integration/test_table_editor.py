@@ -203,6 +203,28 @@ def test_what_is_wrong_is_told_at_its_place(
     assert words in " ".join(asked(admin_client, "preview", form(columns, **parts))["errors"][field])
 
 
+@pytest.mark.parametrize(
+    ("part", "typed", "words"),
+    [
+        ("filter", "[]", "must be an object"),
+        ("filter", "true", "must be an object"),
+        ("filter", '{"a": {"$numberLong": "99999999999999999999"}}', "beyond 64 bits"),
+        ("pipeline", "true", "must be a list of stages"),
+    ],
+)
+def test_nothing_is_inferred_by_what_is_no_filter(
+    admin_client: Client, database: Database[Any], part: str, typed: str, words: str
+) -> None:
+    answer = admin_client.post(f"{EDITOR}infer/", form([], **ROOMS, **{part: typed}))
+    assert answer.status_code == 200
+    assert words in answer.json()["errors"][part][0]
+
+
+def test_an_id_that_is_no_number_of_a_table_is_none(admin_client: Client) -> None:
+    for text, status in (("9" * 5000, 404), ("9" * 18, 404), ("x", 200)):
+        assert admin_client.post(f"{EDITOR}draft/?id={text}", form([ID])).status_code == status, text[:20]
+
+
 def test_row_errors_are_previewed(admin_client: Client, database: Database[Any]) -> None:
     data = form([ID, {"name": "title", "type": "number", "path": "title"}], collection="rooms")
     html = asked(admin_client, "preview", {**data, "document_id": "general"})["html"]
