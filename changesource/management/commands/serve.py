@@ -73,7 +73,9 @@ class Command(CodedCommand):
         if made:
             self.stdout.write(f"Admin user {made[0]!r} with password {made[1]!r} (shown this once).")
         if key := startup.patiently(lambda: startup.first_api_key(chosen)):
-            self.stdout.write(f"API key (shown this once, goes into ZERO_UPSTREAM_DB as ?apiKey=KEY): {key}")
+            self.stdout.write(
+                f"API key (shown this once; for ZERO_UPSTREAM_DB=ws://zero:KEY@HOST:PORT/changes/v0/stream): {key}"
+            )
 
     def _serve(self, chosen: conf.Settings, host: str, *, watch: bool) -> None:
         from changesource.services.server import ServingFailed, serve  # noqa: PLC0415 - chooses Twisted's reactor
