@@ -10,13 +10,14 @@ from unfold.admin import ModelAdmin
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
 from changesource.admin.choices import TICKED
+from changesource.admin.searching import BoundedSearch
 
 admin.site.unregister(User)
 admin.site.unregister(Group)
 
 
 @admin.register(User)
-class UserAdmin(DjangoUserAdmin, ModelAdmin):  # type: ignore[misc, type-arg]  # neither knows the other's types
+class UserAdmin(BoundedSearch, DjangoUserAdmin, ModelAdmin):  # type: ignore[misc, type-arg]  # neither knows the other's types
     """Users."""
 
     form = UserChangeForm
@@ -27,7 +28,7 @@ class UserAdmin(DjangoUserAdmin, ModelAdmin):  # type: ignore[misc, type-arg]  #
 
 
 @admin.register(Group)
-class GroupAdmin(DjangoGroupAdmin, ModelAdmin):  # type: ignore[misc]  # as above
+class GroupAdmin(BoundedSearch, DjangoGroupAdmin, ModelAdmin):  # type: ignore[misc]  # as above
     """Groups: what their members may do."""
 
     filter_horizontal = ()

@@ -18,6 +18,7 @@ from changesource.admin.mapping_editor import EditorViews, typescript_of
 from changesource.admin.mapping_forms import ColumnMappingForm, ColumnMappingFormSet, JsonArea, TableMappingForm
 from changesource.admin.publishing import PublishingViews
 from changesource.admin.rights import EDIT, PUBLISH, may
+from changesource.admin.searching import BoundedSearch
 from changesource.admin.switching import SwitchActions
 from changesource.conf import settings
 from changesource.fields import OrderedJSONField
@@ -73,7 +74,9 @@ class ColumnMappingInline(ColumnTabularInline):
 
 
 @admin.register(TableMapping)
-class TableMappingAdmin(DraftHistory, SwitchActions, FileViews, EditorViews, PublishingViews, TableModelAdmin):
+class TableMappingAdmin(
+    DraftHistory, BoundedSearch, SwitchActions, FileViews, EditorViews, PublishingViews, TableModelAdmin
+):
     """The tables: an editor for each, and a page that publishes them."""
 
     form = TableMappingForm

@@ -12,6 +12,7 @@ from django.http import HttpRequest, HttpResponse
 from unfold.admin import ModelAdmin
 
 from changesource.admin.confirmation import asked_of_selected, is_confirmed, log_changes
+from changesource.admin.searching import BoundedSearch
 from changesource.conf import settings
 from changesource.exceptions import ZerosourceError
 from changesource.models import Lease, ManagedContent, RowError, Watermark
@@ -114,7 +115,7 @@ class WatermarkAdmin(StateAdmin):
 
 
 @admin.register(RowError)
-class RowErrorAdmin(StateAdmin):
+class RowErrorAdmin(BoundedSearch, StateAdmin):
     """Values and rows that could not be sent as they were."""
 
     list_display = ("table", "document_id", "column", "reason", "count", "last_seen")
