@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 else:
     Views = object
 
-# What is uploaded comes back once more, as fields of the page that asks, which Django bounds by 2.5 MiB.
+# Both files come back once more, as fields of the page that asks, which MAX_REQUEST_BYTES bounds.
 MAX_BYTES = 1024 * 1024
 FILE_NAMES: dict[Format, str] = {"typescript": "schema.ts", "json": "schema.json"}
 PUBLICATION = "publication "
