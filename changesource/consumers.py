@@ -170,7 +170,12 @@ class LiveConsumer(TaskConsumer):
         """Accept who may look; refuse others."""
         chosen = settings()
         try:
-            access.check_origin(self.scope["headers"], chosen.allowed_hosts, chosen.csrf_trusted_origins)
+            access.check_origin(
+                self.scope["headers"],
+                chosen.allowed_hosts,
+                chosen.csrf_trusted_origins,
+                secure=chosen.secure_cookies,  # the session, by which pages are known, is for https alone
+            )
             if not await self.is_viewer(otherwise=False):
                 raise ViewerRefused()
             self.release = occupancy.live_page(chosen)

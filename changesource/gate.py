@@ -26,7 +26,9 @@ def for_readers(page: Page) -> Page:
 
     @wraps(page)
     async def guarded(request: HttpRequest) -> HttpResponse:
-        return await _refusal(request) or await page(request)
+        answer = await _refusal(request) or await page(request)
+        answer["Cache-Control"] = "no-store"  # a proxy that keeps pages would show it to everybody
+        return answer
 
     return guarded
 

@@ -23,7 +23,7 @@ from django.contrib.auth.models import AbstractBaseUser, AnonymousUser, Permissi
 from django.http import HttpRequest
 from django.http.request import split_domain_port, validate_host
 
-from changesource.conf import Settings
+from changesource.conf import LOCAL_HOSTS, Settings
 from changesource.exceptions import AccessRefused, OriginRefused, SettingError
 from changesource.services.keys import check_app, check_key, keys
 from changesource.store import api_keys
@@ -154,8 +154,13 @@ def basic_key(value: bytes) -> str:
     return password or user
 
 
-def check_origin(headers: Headers, allowed_hosts: Collection[str], trusted: Collection[str] = ()) -> None:
+def check_origin(
+    headers: Headers, allowed_hosts: Collection[str], trusted: Collection[str] = (), *, secure: bool = False
+) -> None:
     """Refuse a browser's page from elsewhere, and one of no site (``null``). zero-cache sends no Origin.
+
+    With ``secure`` a page that came by plain http is one from elsewhere, but on this machine: anybody on the way to the
+    browser may have written it, in this host's name.
 
     Origins that are ``trusted`` pass. For others the Host must be one of ``allowed_hosts``: another site may have its
     name point here. Raises ``OriginRefused``.
@@ -167,6 +172,8 @@ def check_origin(headers: Headers, allowed_hosts: Collection[str], trusted: Coll
     scheme, _, place = found[b"origin"].partition("://")
     port = DEFAULT_PORTS.get(scheme)
     if port is None or not place or place.removesuffix(port) != host.removesuffix(port):
+        raise OriginRefused()
+    if secure and scheme == "http" and split_domain_port(host)[0] not in LOCAL_HOSTS:
         raise OriginRefused()
     if not validate_host(split_domain_port(host)[0], allowed_hosts):
         raise OriginRefused("The Host of a browser's request is not among ALLOWED_HOSTS.")

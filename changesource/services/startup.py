@@ -13,12 +13,20 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from django.contrib.auth import get_user_model
+from django.contrib.auth.password_validation import validate_password
+from django.core.exceptions import ValidationError
 from django.core.management import call_command
-from django.db import InterfaceError, OperationalError, connection
+from django.db import IntegrityError, InterfaceError, OperationalError, connection, transaction
 
 from changesource.backoff import Backoff
 from changesource.conf import Settings
-from changesource.exceptions import ConfigurationUnavailable, DatabaseUnavailable, KeyNotUnique, SourceUnavailable
+from changesource.exceptions import (
+    ConfigurationUnavailable,
+    DatabaseUnavailable,
+    KeyNotUnique,
+    SettingError,
+    SourceUnavailable,
+)
 from changesource.mapping.questions import questions_of
 from changesource.mapping.rows import compile_table
 from changesource.services import configuration
@@ -102,7 +110,8 @@ def _alone() -> Iterator[None]:
 def first_admin(*, generate: bool) -> tuple[str, str] | None:
     """Make an admin user where there is none, by DJANGO_SUPERUSER_USERNAME, _PASSWORD and _EMAIL.
 
-    With ``generate`` a missing password is made up; return (name, password) then, to be printed this once.
+    With ``generate`` a missing password is made up; return (name, password) then, to be printed this once. Without it
+    a given one must be as strong as those that are chosen in the admin. Raises ``SettingError``.
     """
     users = get_user_model()._default_manager
     if users.filter(is_superuser=True).exists():
@@ -115,8 +124,21 @@ def first_admin(*, generate: bool) -> tuple[str, str] | None:
     user = users.model(
         username=name, email=os.environ.get("DJANGO_SUPERUSER_EMAIL", ""), is_staff=True, is_superuser=True
     )
+    if not generate:
+        try:
+            validate_password(password, user)
+        except ValidationError as error:
+            raise SettingError(
+                "DJANGO_SUPERUSER_PASSWORD is refused, unless DEBUG is on.", remedy=" ".join(error.messages)
+            ) from error
     user.set_password(password)
-    user.save()
+    try:
+        with transaction.atomic():
+            user.save()
+    except IntegrityError:
+        # By another process that starts, or by somebody who is no superuser: nothing that must keep replicas waiting.
+        logger.warning("no admin user made", extra={"user": name, "why": "the name is taken"})
+        return None
     logger.info("admin user made", extra={"user": name})
     return None if given else (name, password)
 

@@ -23,9 +23,10 @@ from django.utils import timezone
 
 from changesource import conf, consumers, gate, proxies, refusals, sessions, views
 from changesource.admin import login as login_page
+from changesource.exceptions import SettingError
 from changesource.logs import TextFormatter
 from changesource.models import LoginTry
-from changesource.services import access
+from changesource.services import access, startup
 from changesource.store import logins
 from tests.harness.deployment import MANAGE
 from tests.harness.desk import ADMIN, logged_in, scene
@@ -168,6 +169,25 @@ def test_logins_that_are_refused_fill_no_disk(boss: User, chosen: Any, caplog: p
     written = [record.message for record in caplog.records if ration.filter(record)]
     assert written.count("login refused") <= refusals.LINES_AT_ONCE + 1
     assert (written.count("login failed"), written.count("login")) == (1, 1)
+
+
+@pytest.mark.parametrize("password", ["short", "password"])
+def test_the_first_admin_has_no_weak_password(monkeypatch: pytest.MonkeyPatch, password: str) -> None:
+    monkeypatch.setenv("DJANGO_SUPERUSER_USERNAME", NAME)
+    monkeypatch.setenv("DJANGO_SUPERUSER_PASSWORD", password)
+    with pytest.raises(SettingError, match=r"too short|too common"):
+        startup.first_admin(generate=False)
+    assert not User.objects.exists()
+    startup.first_admin(generate=True)  # in development
+    assert User.objects.get().check_password(password)
+
+
+def test_a_name_that_is_taken_keeps_no_server_from_starting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DJANGO_SUPERUSER_USERNAME", NAME)
+    monkeypatch.setenv("DJANGO_SUPERUSER_PASSWORD", PASSWORD)
+    User.objects.create_user(NAME)
+    assert startup.first_admin(generate=False) is None
+    assert not User.objects.get().is_superuser
 
 
 # Sessions.
@@ -355,7 +375,9 @@ async def test_metrics_are_closed_unless_opened(chosen: Any, path: str) -> None:
     assert "HTTP Basic" in refused.content.decode()
     assert "ZERO_UPSTREAM_DB" not in refused.content.decode()
     chosen(open_metrics=True)
-    assert (await AsyncClient().get(path)).status_code in (200, 503)  # no schema is published here
+    opened = await AsyncClient().get(path)
+    assert opened.status_code in (200, 503)  # no schema is published here
+    assert refused.headers["Cache-Control"] == opened.headers["Cache-Control"] == "no-store"
 
 
 def test_the_live_page_takes_trusted_origins() -> None:
@@ -364,6 +386,27 @@ def test_the_live_page_takes_trusted_origins() -> None:
         access.check_origin(headers, ("inside",))
     access.check_origin(headers, ("inside",), ("https://zerosource.example",))
     assert consumers.access is access
+
+
+@pytest.mark.parametrize(
+    ("host", "scheme", "let_in"),
+    [
+        ("zerosource.example", "https", True),
+        ("zerosource.example", "http", False),  # anybody on the way may have written that page
+        ("zerosource.example:80", "http", False),
+        ("localhost:3000", "http", True),
+        ("[::1]:3000", "http", True),
+    ],
+)
+def test_the_live_page_takes_no_page_that_came_by_plain_http(host: str, scheme: str, let_in: bool) -> None:
+    headers = [(b"host", host.encode()), (b"origin", f"{scheme}://{host}".encode())]
+    hosts = ("zerosource.example", "localhost", "[::1]")
+    access.check_origin(headers, hosts)  # where there is no TLS on purpose
+    if let_in:
+        access.check_origin(headers, hosts, secure=True)
+    else:
+        with pytest.raises(access.OriginRefused):
+            access.check_origin(headers, hosts, secure=True)
 
 
 POSTED = [
