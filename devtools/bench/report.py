@@ -105,7 +105,8 @@ def draw(report: Report, path: Path) -> None:
     mpl.use("Agg")
     from matplotlib import pyplot  # noqa: PLC0415
 
-    barred = {name: found for name, found in report.items() if found.get("bar") and found.get("value")}
+    # An exponent is no multiple of its bar; it is drawn below.
+    barred = {name: found for name, found in report.items() if (found.get("bar") or 0) > 0 and found.get("value")}
     scaled = {name: found for name, found in report.items() if name.startswith("scaling_") and "details" in found}
     grid, axes = pyplot.subplots(2, 3, figsize=(13, 8), height_ratios=[3, 2], layout="constrained")
     for axis in axes[0]:
