@@ -169,9 +169,10 @@ class LiveConsumer(TaskConsumer):
         chosen = settings()
         try:
             access.check_origin(self.scope["headers"], chosen.allowed_hosts, chosen.csrf_trusted_origins)
+            # First: else any number of strangers would wait for the database, and whoever else asks it with them.
+            self.release = occupancy.live_page(chosen)
             if not await self.is_viewer(otherwise=False):
                 raise ViewerRefused()
-            self.release = occupancy.live_page(chosen)
         except ZerosourceError as error:
             await self.refuse(error)
             return
