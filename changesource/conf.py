@@ -25,6 +25,7 @@ from .exceptions import SettingError
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "[::1]")
+OWNER_ALONE = 0o700  # the rights of a folder
 KIB = 1024
 MIB = 1024 * KIB
 SECRET_LENGTH = 6  # characters from which on a secret is cut out of what is written
@@ -370,13 +371,16 @@ class _Reader:
 
     def database_url(self, data_dir: Path) -> str:
         """DATABASE_URL: SQLite or PostgreSQL; by default SQLite in the data folder."""
-        text = self.text("DATABASE_URL")
+        text, kept = self.text("DATABASE_URL"), data_dir / "zerosource.sqlite3"
         if not text:
             try:
-                data_dir.mkdir(parents=True, exist_ok=True)
+                data_dir.mkdir(mode=OWNER_ALONE, parents=True, exist_ok=True)
+                # SQLite gives its other files the rights of this one, which has hashes of passwords.
+                if not kept.exists():
+                    kept.touch(mode=0o600)
             except OSError as exc:
                 raise wrong("DATA_DIR", f"cannot be made, and DATABASE_URL is not set: {exc.strerror}") from exc
-            return f"sqlite:///{data_dir / 'zerosource.sqlite3'}"
+            return f"sqlite:///{kept}"
         if not text.startswith(("sqlite://", "postgres://", "postgresql://")):
             raise wrong("DATABASE_URL", "must begin with sqlite:// or postgresql://")
         try:
@@ -391,7 +395,7 @@ def _kept_secret_key(data_dir: Path) -> str:
     kept = data_dir / "secret_key"
     try:
         if not kept.exists():
-            data_dir.mkdir(parents=True, exist_ok=True)
+            data_dir.mkdir(mode=OWNER_ALONE, parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile("w", dir=data_dir, prefix="secret_key.") as new:  # made with mode 0600
                 new.write(secrets.token_urlsafe(50))
                 new.flush()

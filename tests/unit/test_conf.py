@@ -136,13 +136,14 @@ def test_dotenv_fills_in_what_the_environment_leaves_out(tmp_path: Path) -> None
     assert (found.port, found.log_level) == (4000, "DEBUG")
 
 
-def test_secret_key_is_made_once_and_kept_private(tmp_path: Path) -> None:
+def test_what_is_kept_in_files_is_its_owners_alone(tmp_path: Path) -> None:
     first = read_settings({}, tmp_path).secret_key
     assert len(first) >= 50
     assert read_settings({}, tmp_path).secret_key == first
     kept = tmp_path / "data" / "secret_key"
-    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
-    assert [path.name for path in kept.parent.iterdir()] == ["secret_key"]
+    database = kept.with_name("zerosource.sqlite3")
+    assert sorted(kept.parent.iterdir()) == [kept, database]
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (kept.parent, kept, database)] == [0o700, 0o600, 0o600]
 
 
 def test_manage_ends_with_one_line_and_needs_no_mongodb(tmp_path: Path) -> None:
