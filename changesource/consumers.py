@@ -176,9 +176,10 @@ class LiveConsumer(TaskConsumer):
                 chosen.csrf_trusted_origins,
                 secure=chosen.secure_cookies,  # the session, by which pages are known, is for https alone
             )
+            # First: else any number of strangers would wait for the database, and whoever else asks it with them.
+            self.release = occupancy.live_page(chosen)
             if not await self.is_viewer(otherwise=False):
                 raise ViewerRefused()
-            self.release = occupancy.live_page(chosen)
         except ZerosourceError as error:
             await self.refuse(error)
             return

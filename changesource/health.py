@@ -8,7 +8,9 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 from changesource.conf import settings
-from changesource.exceptions import ZerosourceError
+from changesource.exceptions import ConnectionsExhausted, ZerosourceError
+from changesource.occupancy import occupancy
+from changesource.refusals import refused
 from changesource.services.runtime import runtime
 from changesource.services.turns import Turns
 
@@ -46,7 +48,18 @@ class HealthPages:
             await self._in_turn(scope, receive, send)
 
     async def _in_turn(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Have the request answered when it is its turn, which ends when the answer begins: its reader may be slow."""
+        """Have the request answered when it is its turn, which ends when the answer begins: its reader may be slow.
+
+        Too many who wait are refused: they would take all places, and keep replicas out.
+        """
+        if self._turns.waiting >= occupancy.most_pages(settings()):
+            client = (scope.get("client") or [""])[0]
+            error = ConnectionsExhausted(
+                "Half of the places that replicas leave are taken by pages that are waited for."
+            )
+            refused("connection refused", error, client=client)
+            await _answer(send, 503, {"code": error.code})
+            return
         async with AsyncExitStack() as turn:
             await turn.enter_async_context(self._turns.one())
 

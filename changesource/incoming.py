@@ -12,6 +12,7 @@ import re
 import resource
 import socket
 from collections.abc import Callable
+from tempfile import SpooledTemporaryFile
 from time import monotonic
 from typing import Any, Protocol
 
@@ -37,8 +38,10 @@ from changesource.refusals import refused
 logger = logging.getLogger(__name__)
 # Of file descriptors so many are kept for MongoDB, the database, Redis, and files.
 KEPT_DESCRIPTORS = 200
-# Bodies that are on their way are kept in files: of all connections together, as many as so many of the largest.
+# Of bodies that are on their way there are, of all connections together, as many bytes as so many of the largest have.
+# One gets a file once it has so large a part of that: so there are few files, and not one for each connection.
 BODIES = 16
+FILES = 64
 # How long a connection may stay after a request, and be read no more, as times that which a request may take.
 IDLE = 3
 # A message counts once, and once more for each so many bytes.
@@ -56,8 +59,12 @@ REASONS = {
 }
 METHOD = re.compile(rb"[A-Z]{1,20}")
 PATH = re.compile(rb"/[\x21-\x7e]*")
-# What has another spelling: a proxy's rules for paths would hold for the plain one alone.
-ALIAS = re.compile(rb"//|[\\;#]|/\.\.?(?:/|$)|%(?:2f|5c|2e|25|3b|[01][0-9a-f]|7f)", re.IGNORECASE)
+# What has another spelling: a proxy's rules for paths would hold for the plain one alone. Letters, digits and what else
+# needs no percent sign have none.
+ALIAS = re.compile(
+    rb"//|[\\;#]|/\.\.?(?:/|$)|%(?:2[5def]|3[0-9b]|4[1-9a-f]|5[0-9acf]|6[1-9a-f]|7[0-9aef]|[01][0-9a-f])",
+    re.IGNORECASE,
+)
 # Daphne would take it for where the application is mounted, and build the links of pages with it.
 NO_HEADERS = (b"daphne-root-path",)
 HIGH = re.compile(rb"[\x80-\xff]")
@@ -155,13 +162,27 @@ def client_of(transport: object) -> str:
     return str(getattr(peer, "host", ""))
 
 
+class BoundRequest(WebRequest):  # type: ignore[misc]  # the package has no types
+    """A request whose body is kept as it is: Django reads it, in a thread.
+
+    Twisted would parse forms as well, which takes seconds of the event loop for one body of 4 MiB.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, parsePOSTFormSubmission=False, **options)
+
+    def gotLength(self, length: int | None) -> None:
+        """Make room for the body: in memory, until it is large. Twisted opens a file where no length is said."""
+        most = self.channel.limits.max_request_bytes
+        self.content = SpooledTemporaryFile(most * BODIES // FILES)
+
+
 class RequestChannel(HTTPChannel):  # type: ignore[misc]  # the package has no types
     """A connection that has not become a WebSocket: one request after the other, each whole in time and of bounds.
 
     ``timeOut`` is the time for a request, from its first byte, or from the end of the one before, to its last.
     """
 
-    requestFactory = WebRequest
     doors: Doors
     limits: Settings
     abortTimeout = CLOSING_SECONDS
@@ -174,6 +195,7 @@ class RequestChannel(HTTPChannel):  # type: ignore[misc]  # the package has no t
     def connectionMade(self) -> None:
         """Take a place."""
         super().connectionMade()
+        self.requestFactory = BoundRequest  # the factory has set Daphne's
         keep_alive(self.transport)
         if not self.doors.enter(self.transport, self):
             self.doors.refuse(self)
@@ -372,6 +394,16 @@ class MessageSocket(WebSocketProtocol):  # type: ignore[misc]  # the package has
                 call.cancel()
         self.doors.leave(self._entered)
         super().connectionLost(reason)
+
+    def processHandshake(self) -> None:
+        """Take the request; what comes before it is answered is taken for another one by the library."""
+        if hasattr(self, "server"):
+            self.data = b""
+            error = RequestUnreadable("Something was sent before the request for a WebSocket was answered.")
+            refused("connection closed", error, client=client_of(self.transport))
+            self.transport.abortConnection()
+            return
+        super().processHandshake()
 
     def processData(self) -> bool:
         """Take one frame, or a part of one; none while it must rest."""

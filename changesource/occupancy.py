@@ -42,6 +42,10 @@ class Occupancy:
             raise LivePagesExhausted(f"{chosen.max_live_pages} live pages are open, as many as MAX_LIVE_PAGES allows.")
         return self._take("live_page", "")
 
+    def most_pages(self, chosen: Settings) -> int:
+        """How many requests for pages may wait for their turn: half of the connections that are left for them."""
+        return max(1, (chosen.max_connections - self._kinds.total()) // 2 - chosen.max_requests)
+
     def _room(self, chosen: Settings) -> None:
         most = chosen.max_connections - max(1, int(chosen.max_connections * KEPT_SHARE))
         if self._kinds.total() >= most:

@@ -5,12 +5,15 @@ The end is a moment that is kept with the session, so the live page's WebSocket 
 
 from __future__ import annotations
 
+import hashlib
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.contrib.auth import SESSION_KEY
 from django.contrib.sessions.backends.base import VALID_KEY_CHARS, SessionBase
 from django.contrib.sessions.backends.db import SessionStore as DatabaseSessions
+from django.contrib.sessions.models import Session
+from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.deprecation import MiddlewareMixin
@@ -26,10 +29,63 @@ ALLOWED = frozenset(VALID_KEY_CHARS)
 
 
 class SessionStore(DatabaseSessions):
-    """A session. A cookie with any other key has none: PostgreSQL refuses to look for one with U+0000."""
+    """A session, kept under a hash of its key: whoever reads the database, or a copy of it, has nobody's cookie.
+
+    A cookie with any other key has none: PostgreSQL refuses to look for one with U+0000.
+    """
 
     def _validate_session_key(self, key: str | None) -> bool:
         return bool(key) and len(key or "") >= 8 and ALLOWED.issuperset(key or "")
+
+    def _get_session_from_db(self) -> Session | None:
+        found = self._rows(self.session_key).filter(expire_date__gt=timezone.now()).first()
+        if found is None:
+            self._session_key = None
+        return found
+
+    async def _aget_session_from_db(self) -> Session | None:
+        found = await self._rows(self.session_key).filter(expire_date__gt=timezone.now()).afirst()
+        if found is None:
+            self._session_key = None
+        return found
+
+    def _rows(self, key: str | None) -> QuerySet[Session]:
+        return Session.objects.filter(session_key=kept_as(key or ""))
+
+    def exists(self, session_key: str) -> bool:
+        """Whether there is a session of this key."""
+        return self._rows(session_key).exists()
+
+    async def aexists(self, session_key: str) -> bool:
+        """Whether there is a session of this key."""
+        return await self._rows(session_key).aexists()
+
+    def create_model_instance(self, data: dict[str, Any]) -> Session:
+        """The row for what the session holds."""
+        row: Any = super().create_model_instance(data)
+        row.session_key = kept_as(row.session_key)
+        kept: Session = row
+        return kept
+
+    async def acreate_model_instance(self, data: dict[str, Any]) -> Session:
+        """The row for what the session holds."""
+        row: Any = await super().acreate_model_instance(data)
+        row.session_key = kept_as(row.session_key)
+        kept: Session = row
+        return kept
+
+    def delete(self, session_key: str | None = None) -> None:
+        """Delete the session of this key, or this one."""
+        self._rows(session_key or self.session_key).delete()
+
+    async def adelete(self, session_key: str | None = None) -> None:
+        """Delete the session of this key, or this one."""
+        await self._rows(session_key or self.session_key).adelete()
+
+
+def kept_as(key: str) -> str:
+    """What a session's key is kept as: of the 160 bits that have room."""
+    return hashlib.sha256(key.encode()).hexdigest()[:40]
 
 
 class SessionLimits(MiddlewareMixin):

@@ -71,6 +71,12 @@ def charge_text(length: int) -> None:
         charge(length >> 4)
 
 
+def charge_compared(length: int) -> None:
+    """Count a text or bytes of ``length`` that are copied or compared as they are, which is ten times as fast."""
+    if length > SHORT:
+        charge(length >> 7)
+
+
 def charge_elements(count: int) -> None:
     """Count ``count`` elements or fields that are gone over or copied, without an expression of them."""
     if count > SHORT:

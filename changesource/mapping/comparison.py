@@ -21,7 +21,7 @@ from bson.regex import Regex
 from bson.timestamp import Timestamp
 from bson.tz_util import utc
 
-from changesource.mapping.budget import DECIMAL, PART, charge
+from changesource.mapping.budget import DECIMAL, PART, SHORT, charge, charge_compared
 from changesource.mapping.paths import MISSING, Missing, Test, as_document
 from changesource.mapping.regexes import options_of
 
@@ -98,6 +98,8 @@ def order_key(value: object) -> tuple[object, ...]:  # noqa: PLR0911 - one for e
     """
     kind = bson_class(value)
     if kind in (STRING, BOOLEAN):
+        if isinstance(value, str) and len(value) > SHORT:
+            charge_compared(len(value))
         return (kind, value)
     if kind == NUMBER:
         return _number_key(value)
@@ -113,6 +115,7 @@ def order_key(value: object) -> tuple[object, ...]:  # noqa: PLR0911 - one for e
     if isinstance(value, uuid.UUID):
         return (kind, 16, 4, value.bytes)
     if isinstance(value, bytes):
+        charge_compared(len(value))
         return (kind, len(value), value.subtype if isinstance(value, Binary) else 0, bytes(value))
     if isinstance(value, ObjectId):
         return (kind, value.binary)
@@ -121,8 +124,10 @@ def order_key(value: object) -> tuple[object, ...]:  # noqa: PLR0911 - one for e
     if isinstance(value, Timestamp):
         return (kind, value.time, value.inc)
     if isinstance(value, Regex):
+        charge_compared(len(value.pattern))
         return (kind, str(value.pattern), options_of(value))
     if isinstance(value, Code):
+        charge_compared(len(value))
         return (kind, str(value), () if value.scope is None else order_key(value.scope))
     return (kind,)
 

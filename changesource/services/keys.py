@@ -50,16 +50,32 @@ class Keys:
         self._asked = -MAX_AGE
         self._used: dict[str, float] = {}
         self._writing: set[asyncio.Task[bool]] = set()
+        # The question that is being asked, and the one after it, for those who came since it began.
+        self._asking: asyncio.Task[KeptKeys] | None = None
+        self._next: asyncio.Task[KeptKeys] | None = None
 
     async def ask(self) -> KeptKeys:
-        """Return the keys as they are now. Raises ``AccessUnchecked`` where the database refuses or hangs."""
+        """Return the keys as they are now. Raises ``AccessUnchecked`` where the database refuses or hangs.
+
+        All who come while a question is asked share the next one: many handshakes do not queue up at the database.
+        """
+        if self._next is None:
+            self._next = asyncio.create_task(self._ask(self._asking), name="keys")
+            self._next.add_done_callback(lambda task: task.cancelled() or task.exception())
         try:
             async with asyncio.timeout(ASK_SECONDS):
-                self._known = await database_sync_to_async(api_keys.kept)()
+                return await asyncio.shield(self._next)
         except TimeoutError as error:
             raise AccessUnchecked("The database, which keeps the API keys, does not answer.") from error
         except DatabaseFailure as error:
             raise AccessUnchecked(f"The database, which keeps the API keys, did not answer: {error}") from error
+
+    async def _ask(self, before: asyncio.Task[KeptKeys] | None) -> KeptKeys:
+        if before is not None:
+            await asyncio.wait([before])
+        self._asking, self._next = self._next, None
+        async with asyncio.timeout(ASK_SECONDS):
+            self._known = await database_sync_to_async(api_keys.kept)()
         self._asked = monotonic()
         return self._known
 

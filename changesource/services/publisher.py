@@ -18,8 +18,8 @@ from changesource.stream.batches import Batch, encode
 
 logger = logging.getLogger(__name__)
 MESSAGE_TYPE = "changes.batch"
-# The last two: what a layer raises for a message that it cannot pack or unpack.
-LAYER_ERRORS = (OSError, TimeoutError, RedisError, ChannelFull, ValueError, TypeError)
+# The last four: what a layer raises for a message that it cannot pack or unpack, or that is none of its own.
+LAYER_ERRORS = (OSError, TimeoutError, RedisError, ChannelFull, ValueError, TypeError, LookupError, AttributeError)
 
 
 def group_of(*identity: str) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
+from asgiref.sync import sync_to_async
 from django.conf import settings as django_settings
 from django.contrib.auth.models import User
 from django.contrib.sessions.models import Session
@@ -194,7 +195,7 @@ def test_a_name_that_is_taken_keeps_no_server_from_starting(monkeypatch: pytest.
 
 
 def ends(client: Client) -> datetime:
-    found: datetime = Session.objects.get(pk=client.cookies["sessionid"].value).expire_date
+    found: datetime = Session.objects.get(pk=sessions.kept_as(client.cookies["sessionid"].value)).expire_date
     return found
 
 
@@ -266,6 +267,30 @@ def test_a_new_secret_key_logs_nobody_out(settings: Any) -> None:
     settings.SECRET_KEY_FALLBACKS = []
     assert client.get("/admin/").status_code == 200
     assert Session.objects.count() == 1
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_who_reads_the_database_has_nobodys_cookie(boss: User) -> None:
+    """What asks asynchronously finds the same sessions."""
+    client = Client()
+    assert is_in(await sync_to_async(log_in)(client=client))
+    cookie = client.cookies["sessionid"].value
+    (kept,) = [session.session_key async for session in Session.objects.all()]
+    assert kept == sessions.kept_as(cookie) != cookie
+    for key, status in ((cookie, 200), (kept, 302)):
+        stranger = AsyncClient()
+        stranger.cookies["sessionid"] = key
+        assert (await stranger.get("/admin/")).status_code == status
+        store = sessions.SessionStore(key)
+        assert await sync_to_async(store.exists)(key) == await store.aexists(key) == (status == 200)
+        assert ("_auth_user_id" in await store.aload()) == (status == 200)
+    made = sessions.SessionStore()
+    await made.acreate()
+    assert await made.aexists(str(made.session_key))
+    await made.adelete()
+    assert not await made.aexists(str(made.session_key))
+    await sync_to_async(client.post)("/admin/logout/")
+    assert not await Session.objects.aexists()
 
 
 # Cookies, headers, https.

@@ -111,6 +111,11 @@ def connections(port: int) -> list[str]:
     return [line[2] for line in lines if line[1].endswith(f":{port:04X}") and line[3] in ESTABLISHED]
 
 
+def descriptors(server: Server) -> int:
+    """How many files and sockets the server has open."""
+    return len(list(Path(f"/proc/{server.pid}/fd").iterdir()))
+
+
 def get(target: str, *headers: str, method: str = "GET") -> bytes:
     """A request that is closed when it is answered."""
     lines = [f"{method} {target} HTTP/1.1", "Host: 127.0.0.1", "Connection: close", *headers]
@@ -128,6 +133,10 @@ SPELLINGS = [
     "/changes/v0/stream;a=b",
     "/changes/v0/stream%00",
     "/changes%252fv0/stream",
+    "/%63hanges/v0/stream",
+    "/changes/v%30/strea%6D",
+    "/%61dmin/live/changes",
+    "/metadata/%7Eschemas",
     "http://127.0.0.1/changes/v0/stream",
     "ws://evil.example/changes/v0/stream",
     "*",
@@ -151,7 +160,7 @@ async def test_requests_that_nobody_means_well(deployment: DeploymentFactory, mo
             "/",
             "/changes/v0/other",
             "/admin/live/changes/",
-            "/%63hanges/v0/streams",
+            "/changes/v0/streams",
         ):
             await gets(403, handshake(f"{target}?{query}a"), "another path")
         for target in ("/static/%2e%2e/manage.py", "/static/..%5c..%5cmanage.py", "/static/../../manage.py"):
@@ -235,6 +244,31 @@ async def test_those_who_take_their_time(deployment: DeploymentFactory, mongo: D
             assert received.startswith(b"HTTP/1.1 408 "), (name, received[:100])
         await here.logged("code=ZS137")
         assert here.server.log_text().count("code=ZS137") == len(kinds)
+
+
+async def test_forms_hold_nobody_up(deployment: DeploymentFactory, mongo: Database[Any]) -> None:
+    """A body of many small parts is not parsed beside the replicas, and one of no said length takes no file."""
+    async with scene(deployment, mongo, MAX_REQUEST_BYTES=str(4 * KIB * KIB)) as here:
+        for kind, part in (
+            ("multipart/form-data; boundary=b", b"--b\r\n\r\n"),
+            ("application/x-www-form-urlencoded", b"&"),
+        ):
+            body = part * (4 * KIB * KIB // len(part))
+            head = get("/admin/login/", f"Content-Type: {kind}", f"Content-Length: {len(body)}", method="POST")
+            intruder = await here.intruder()
+            await intruder.send(head + body[:-1])
+            await asyncio.sleep(0.3)
+            began = time.monotonic()
+            await intruder.send(body[-1:])
+            assert await answer(here.port, get("/healthz")) == 200
+            assert time.monotonic() - began < 1, kind
+            assert await intruder.status() == 403
+        chunked = get("/admin/login/", "Transfer-Encoding: chunked", method="POST") + b"1\r\na\r\n"
+        before = descriptors(here.server)
+        for _ in range(50):
+            await (await here.intruder()).send(chunked)
+        await asyncio.sleep(0.5)
+        assert descriptors(here.server) - before < 60
 
 
 async def test_frames_that_nobody_means_well(deployment: DeploymentFactory, mongo: Database[Any]) -> None:
@@ -389,6 +423,44 @@ async def test_pages_take_turns_and_nobody_waits_for_those_who_read_none(
         async with asyncio.timeout(20):
             while len(connections(here.port)) > 1:
                 await asyncio.sleep(0.1)
+
+
+async def test_a_request_for_a_websocket_is_the_last(deployment: DeploymentFactory, mongo: Database[Any]) -> None:
+    """What is sent before it is answered is no second one."""
+    async with scene(deployment, mongo) as here:
+        wrong = handshake(f"/changes/v0/stream?appID=a&shardNum=0&apiKey={'x' * 20}")
+        statuses = set()
+        for attempt in range(60):
+            intruder = await here.intruder()
+            await intruder.send(wrong)
+            await asyncio.sleep(attempt % 6 / 2000)
+            await intruder.send(handshake("/changes/v0/stream", "Daphne-Root-Path: /evil"))
+            statuses.add(await intruder.status())
+        assert statuses == {0, 403}
+        await here.logged("before the request for a WebSocket was answered")
+
+
+@pytest.mark.slow
+async def test_strangers_keep_no_replica_out(deployment: DeploymentFactory, mongo: Database[Any]) -> None:
+    """More than there are places for ask for pages, or try keys, again and again; a replica is let in."""
+    login = get("/admin/login/").replace(b"close", b"keep-alive")
+    key = handshake(f"/changes/v0/stream?appID=a&shardNum=0&apiKey={'x' * 20}")
+    async with scene(deployment, mongo, MAX_CONNECTIONS="100") as here:
+
+        async def again_and_again(data: bytes, enough: asyncio.Event) -> None:
+            while not enough.is_set():
+                await answer(here.port, data)
+
+        for data in (login, key):
+            enough = asyncio.Event()
+            crowd = [asyncio.create_task(again_and_again(data, enough)) for _ in range(150)]
+            await asyncio.sleep(2)
+            tries = 0
+            while await answer(here.port, handshake(f"{STREAM}well_behaved_too")) != 101 and tries < 5:
+                tries += 1
+            enough.set()
+            await asyncio.gather(*crowd)
+            assert tries < 5
 
 
 async def test_live_pages_have_a_bound_and_all_refusals_are_counted(

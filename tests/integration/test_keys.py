@@ -20,7 +20,7 @@ from changesource.models import ApiKey
 from changesource.services import keys as service
 from changesource.services.keys import Keys, check_app
 from changesource.store import api_keys
-from changesource.store.api_keys import KeptKey
+from changesource.store.api_keys import KeptKey, KeptKeys
 from tests.harness.waiting import until
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -92,6 +92,29 @@ async def test_a_thousand_connections_ask_no_more_than_one(asked: list[int], mon
     for guard in guards:
         guard.cancel()
     await asyncio.gather(*guards, return_exceptions=True)
+
+
+async def test_handshakes_that_come_at_once_share_a_question(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not one that began before they came: what was revoked since would be let in."""
+    keys, begun, go_on = Keys(), threading.Event(), threading.Event()
+    answers = [KeptKeys(), KeptKeys({"a": KeptKey("since", "a")})]
+
+    def slow() -> KeptKeys:
+        found = answers.pop(0)
+        begun.set()
+        go_on.wait(10)
+        return found
+
+    monkeypatch.setattr(api_keys, "kept", slow)
+    first = asyncio.create_task(keys.ask())
+    await asyncio.to_thread(begun.wait, 10)
+    others = [asyncio.create_task(keys.ask()) for _ in range(100)]
+    await asyncio.sleep(0.05)
+    others.pop().cancel()
+    go_on.set()
+    assert not (await first).any_made
+    assert all([(await other).any_made for other in others])
+    assert not answers
 
 
 async def test_while_the_database_is_away_what_was_known_holds(monkeypatch: pytest.MonkeyPatch) -> None:

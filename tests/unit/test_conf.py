@@ -136,7 +136,7 @@ def test_dotenv_fills_in_what_the_environment_leaves_out(tmp_path: Path) -> None
     assert (found.port, found.log_level) == (4000, "DEBUG")
 
 
-def test_secret_key_is_made_once_and_kept_private(tmp_path: Path) -> None:
+def test_a_secret_key_is_made_once_and_kept(tmp_path: Path) -> None:
     first = read_settings({}, tmp_path).secret_key
     assert len(first) >= 50
     assert read_settings({}, tmp_path).secret_key == first

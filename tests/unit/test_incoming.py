@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from changesource import incoming, refusals
+from changesource import health, incoming, refusals
 from changesource.conf import settings
 from changesource.exceptions import (
     ConnectionsExhausted,
@@ -263,5 +263,28 @@ async def test_pages_are_made_a_few_at_once_and_the_health_page_at_any_time() ->
         while inside or pages._turns.waiting:
             await asyncio.sleep(0)
         assert highest == most
+        ended.set()
+        await asyncio.gather(*tasks)
+
+
+async def test_pages_that_wait_for_their_turn_leave_half_of_the_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "occupancy", Occupancy())
+    chosen = replace(settings(), max_connections=20, max_requests=2)
+    monkeypatch.setattr(health, "settings", lambda: chosen)
+    ended, statuses = asyncio.Event(), []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await ended.wait()
+
+    async def notes(message: Any) -> None:
+        statuses.append(message.get("status"))
+
+    pages = HealthPages(app)
+    async with asyncio.timeout(10):
+        tasks = [asyncio.create_task(pages({"path": "/"}, notes, notes)) for _ in range(20)]
+        while pages._turns.waiting < 8:
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert statuses.count(503) == 10, "two are answered, eight wait"
         ended.set()
         await asyncio.gather(*tasks)

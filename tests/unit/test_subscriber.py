@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+from typing import Any
 
 import pytest
 from channels.layers import InMemoryChannelLayer
@@ -62,6 +63,27 @@ async def test_a_layer_that_fails_twice_at_once_is_lost_once(caplog: pytest.LogC
     gc.collect()
     assert "channel layer lost" in caplog.text
     assert [record for record in caplog.records if record.name == "asyncio"] == []
+
+
+async def test_a_message_of_somebody_else_ends_no_receiver() -> None:
+    """Whoever may write to Redis: the layer itself fails at a message that it did not make."""
+    layer = InMemoryChannelLayer()
+    subscriber, mailbox = Subscriber(layer), Mailbox()
+    receive, failures = layer.receive, [KeyError("__asgi_channel__"), AttributeError("get"), IndexError()]
+
+    async def fails_at_first(channel: str) -> Any:
+        if failures:
+            raise failures.pop()
+        return await receive(channel)
+
+    layer.receive = fails_at_first
+    subscriber.attach(mailbox)
+    async with asyncio.timeout(20):
+        while not mailbox.waiting:
+            await Publisher(layer).publish(Batch(1, 2, {}))
+            await asyncio.sleep(0.05)
+    subscriber.detach(mailbox)
+    assert not failures
 
 
 async def test_who_comes_later_hears_what_came_last() -> None:

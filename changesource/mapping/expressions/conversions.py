@@ -25,7 +25,7 @@ from bson.regex import Regex
 from bson.timestamp import Timestamp
 
 from changesource.exceptions import MappingError
-from changesource.mapping.budget import DECIMAL, charge, charge_text
+from changesource.mapping.budget import DECIMAL, SHORT, BudgetSpent, charge, charge_text
 from changesource.mapping.comparison import milliseconds
 from changesource.mapping.expressions.logic import truth
 from changesource.mapping.expressions.moments import instant, moment, parse_date, utc_text
@@ -100,6 +100,7 @@ _REAL = re.compile(r"[+-]?(?:(?:[0-9]++\.?[0-9]*+|\.[0-9]++)(?:[eE][+-]?[0-9]++)
 _LONGEST = 10_000
 # More than any integer of 64 bits has: Python bounds what int() reads.
 _MOST_DIGITS = 20
+_OBJECT_ID_DIGITS = 24
 
 
 def bson_type(value: object) -> str:
@@ -127,6 +128,7 @@ def _integer(value: object, to: str, bound: int) -> int:
     elif isinstance(value, float | Decimal128):
         found = _truncated(value, to, bound)
     elif type(value) is str:
+        _charge_digits(value, to)
         if not _INTEGER.fullmatch(value):
             raise EvaluationError(f"the string is no {to}")
         found = int(value) if len(value.lstrip("+-0")) < _MOST_DIGITS else INT64
@@ -185,8 +187,17 @@ def _double(exact: Decimal) -> float:
     return found
 
 
+def _charge_digits(text: str, to: str) -> None:
+    """Count a text that is read as a number."""
+    if len(text) > _LONGEST:
+        raise EvaluationError(f"the string is no {to}")
+    if len(text) > SHORT:
+        charge(2 * len(text))
+
+
 def _parsed(text: str, to: str) -> Decimal:
-    if len(text) > _LONGEST or not _REAL.fullmatch(text):
+    _charge_digits(text, to)
+    if not _REAL.fullmatch(text):
         raise EvaluationError(f"the string is no {to}")
     try:
         return Decimal(text)
@@ -270,7 +281,7 @@ def _to_object_id(value: object) -> object:
         return value
     if type(value) is str:
         try:
-            return ObjectId(value)
+            return ObjectId(value[: _OBJECT_ID_DIGITS + 1])  # the driver's error has all of it
         except InvalidId as exc:
             raise EvaluationError("the string is no ObjectId: 24 hexadecimal digits") from exc
     raise _refused(value, "objectId")
@@ -307,8 +318,8 @@ def _convert(context: Context, arguments: Json, place: str) -> Node:
             return on_null.run(scope)
         try:
             return convert(value)
-        except ValueError:
-            if on_error is None:
+        except ValueError as exc:
+            if on_error is None or isinstance(exc, BudgetSpent):
                 raise
             return on_error.run(scope)
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import NamedTuple
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from bson.datetime_ms import DatetimeMS
 from bson.objectid import ObjectId
 from bson.timestamp import Timestamp
 
+from changesource.mapping.budget import SHORT, charge_text
 from changesource.mapping.comparison import EPOCH, milliseconds
 from changesource.mapping.expressions.nodes import EvaluationError
 from changesource.mapping.literals import INT64
@@ -31,6 +32,7 @@ _ERA = 146_097 * DAY
 _OFFSET = re.compile(r"([+-])(\d\d)(?::?(\d\d))?", re.A)
 # Files among the time zones that are none, or are another on every machine.
 _NO_ZONES = ("localtime", "posixrules", "Factory", "posix/", "right/")
+_UNKNOWN_ZONE = "unknown time zone: give a name such as Europe/Rome, or an offset such as +02:00"
 _ISO = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)(?:[T ](\d\d):(\d\d)(?::(\d\d)(?:[.,](\d{1,9}))?)?)? ?(Z|[+-]\d\d(?::?\d\d)?)?", re.A
 )
@@ -105,6 +107,7 @@ def utc_text(value: int) -> str:
 
 def parse_date(text: str) -> int:
     """The milliseconds of a date in ISO 8601; UTC where it has no offset."""
+    charge_text(len(text))
     found = _ISO.fullmatch(text.strip())
     if not found:
         raise EvaluationError("the string is no date of ISO 8601, such as 2024-03-01T12:00:00Z")
@@ -126,6 +129,8 @@ def zone_of(name: object) -> Zone:
     """The time zone of a name such as Europe/Rome, or of an offset from UTC such as +02:00."""
     if not isinstance(name, str):
         raise EvaluationError(f"a time zone is a string, not of type {type_name(name)}")
+    if len(name) > SHORT:
+        raise EvaluationError(_UNKNOWN_ZONE)
     return _zone(name)
 
 
@@ -134,7 +139,12 @@ def is_utc(name: object) -> bool:
     return isinstance(name, str) and (name == "UTC" or (_OFFSET.fullmatch(name) is not None and _zone(name)(0) == 0))
 
 
-@lru_cache(maxsize=256)
+@cache
+def _names() -> frozenset[str]:
+    return frozenset(available_timezones())
+
+
+@lru_cache(maxsize=1024)
 def _zone(name: str) -> Zone:
     if name == "UTC":
         return lambda value: 0
@@ -144,13 +154,12 @@ def _zone(name: str) -> Zone:
         offset = (int(hours) * HOUR + int(minutes or 0) * MINUTE) * (-1 if sign == "-" else 1)
         return lambda value: offset
     try:
-        if name.startswith(_NO_ZONES):
+        # To look for one that is none takes longer than most evaluations.
+        if name.startswith(_NO_ZONES) or name not in _names():
             raise ValueError(name)
         zone = ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError) as exc:
-        raise EvaluationError(
-            "unknown time zone: give a name such as Europe/Rome, or an offset such as +02:00"
-        ) from exc
+        raise EvaluationError(_UNKNOWN_ZONE) from exc
 
     def offset_at(value: int) -> int:
         # Beyond Python's years: before them as at their beginning, after them as in an equal year among them.

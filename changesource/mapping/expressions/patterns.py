@@ -23,7 +23,7 @@ from changesource.mapping.expressions.strings import string
 from changesource.mapping.regexes import Search, compile_regex, options_of
 from changesource.mapping.spec import Json
 
-_COMPILING = 20
+_COMPILING = 60
 
 
 def _search(name: str, regex: object, options: object) -> Search | None:
