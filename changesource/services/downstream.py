@@ -6,12 +6,14 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from time import time
 
 from changesource.framing import PIECE_BYTES
+from changesource.metrics import ROWS, TRANSACTION_ROWS, TRANSACTIONS
 from changesource.protocol import messages
 from changesource.protocol.watermark import Watermark
 from changesource.services.flight import QUIET, Flight
 from changesource.stream.batches import Batch
 
 RELIEF_BYTES = 64 * 1024 * 1024
+STREAMED = ROWS.labels("stream")
 Send = Callable[[Sequence[bytes]], Awaitable[None]]
 """Sends frames, each the UTF-8 of a text message."""
 
@@ -46,6 +48,7 @@ class Downstream:
         self._flight = flight
         self._transactions = 0
         self._unrelieved = 0
+        self._rows_before = 0
         self._open: Watermark | None = None
         self.position = position
         self.anchor = position
@@ -91,6 +94,7 @@ class Downstream:
     def _begin(self, cluster_time: int) -> bytes:
         self._open = Watermark(cluster_time, self._fingerprint)
         self._unrelieved = 0
+        self._rows_before = self.rows
         return messages.begin(self._open)
 
     def _relieved(self, frames: Sequence[bytes]) -> Sequence[bytes]:
@@ -123,6 +127,7 @@ class Downstream:
         # Cluster times count whole seconds.
         self.lag = max(0, int(time()) - (self.committed.cluster_time >> 32))
         self.commits += 1
+        TRANSACTIONS.inc()
 
     async def batch(self, batch: Batch, *, commit: bool = True) -> None:
         """Send the replica's part of a batch; nothing where it has none and no barrier keeps it fresh.
@@ -145,12 +150,14 @@ class Downstream:
                 frames = [self._begin(selection.position)]
             frames += self._relieved(selection.frames)
             self.rows += len(selection.frames)
+            STREAMED.inc(len(selection.frames))
         if not (batch.final and commit):
             if frames:
                 await self._send(frames)
             return
         if self._open is not None:
             await self._end(frames)
+            TRANSACTION_ROWS.observe(self.rows - self._rows_before)
         self.reached(batch.end, max(selection.position, self.committed.cluster_time))
 
     def reached(self, position: int, anchor: int) -> None:
