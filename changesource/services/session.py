@@ -459,9 +459,10 @@ class ReplicaSession:
         if copied is not None and copied.waits:
             message = message or f"Waits for its turn: {self._limits.turns.count} snapshots read at a time."
         snapshot = copied.as_dict() if copied else None
-        rows = self._rows()
+        rows, lag = self._rows(), self._lag()
+        whole = None if lag is None else int(lag)
         progress = watermarks.Progress(
-            state, self._sent(), self._acked, message, self._lag(), snapshot, rows - self._rows_noted, rows_per_second
+            state, self._sent(), self._acked, message, whole, snapshot, rows - self._rows_noted, rows_per_second
         )
         request = self.request
         if await write(watermarks.note_progress, request.app_id, request.shard_num, progress, connected=connected):
@@ -472,7 +473,7 @@ class ReplicaSession:
         copied = self._copied_before + (self._progress.rows if self._progress else 0)
         return copied + (self._downstream.rows if self._downstream else 0)
 
-    def _lag(self) -> int | None:
+    def _lag(self) -> float | None:
         """How old the last change was when it was sent, in seconds; how old it is now, where heartbeats are overdue."""
         downstream = self._downstream
         if downstream is None:

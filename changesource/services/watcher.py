@@ -190,11 +190,11 @@ class Watcher:
             self._last_barrier = monotonic()
         if self._too_large:
             # A transaction that is too large for the layer is only announced; replicas read it themselves.
-            batch = Batch(self.position, batch.end, batch.fingerprints, pull=True)
+            batch = Batch(self.position, batch.end, batch.fingerprints, pull=True, time_ms=batch.time_ms)
             self._too_large = False
         await self._publisher.publish(batch)
         self.position = batch.end
-        self._lag = age_of(self.position)
+        self._lag = max(0.0, time() - batch.time_ms / 1000) if batch.time_ms else age_of(self.position)
 
     def lag(self) -> float | None:
         """How old the last change was when it was published, in seconds; how old it is, if heartbeats are overdue."""
