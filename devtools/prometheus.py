@@ -14,7 +14,7 @@ from urllib.request import urlopen
 from devtools.processes import ManagedProcess, ProcessError, free_port
 
 CONFIGURATION = """\
-global: {{scrape_interval: {seconds}s, scrape_timeout: {seconds}s, evaluation_interval: {seconds}s}}
+global: {{scrape_interval: {ms}ms, scrape_timeout: {ms}ms, evaluation_interval: {ms}ms}}
 rule_files: [{rules}]
 scrape_configs:
   - job_name: zerosource
@@ -34,14 +34,14 @@ def promtool(*args: str | Path) -> str:
 
 
 class Prometheus:
-    """Scrapes ``targets`` (host:port), whose metrics need no key, every ``seconds``, and evaluates ``rules``."""
+    """Scrapes ``targets`` (host:port), whose metrics need no key, every ``ms``, and evaluates ``rules``."""
 
-    def __init__(self, directory: Path, rules: Path, targets: list[str], seconds: float = 0.5) -> None:
+    def __init__(self, directory: Path, rules: Path, targets: list[str], ms: int = 500) -> None:
         self.directory = directory
         self.port = free_port()
         self._configuration = CONFIGURATION.format(
-            seconds=seconds, rules=json.dumps(str(rules)), targets=json.dumps(targets)[1:-1]
-        ).replace("0.5s", "500ms")
+            ms=ms, rules=json.dumps(str(rules)), targets=", ".join(json.dumps(one) for one in targets)
+        )
         self._process: ManagedProcess | None = None
 
     def start(self) -> None:

@@ -56,7 +56,9 @@ async def test_a_running_server_tells_what_is_documented(deployment: DeploymentF
     for name in ("replica_sent", "watcher_position"):
         assert now - 10 < (value_of(text, f"zerosource_{name}_timestamp_seconds") or 0) <= now + 1
     for name in ("replica", "watcher"):
-        assert value_of(text, f"zerosource_{name}_lag_seconds") in (0, 1, 2)
+        lag = value_of(text, f"zerosource_{name}_lag_seconds")
+        assert lag is not None
+        assert 0 <= lag < 3
     assert value_of(text, "zerosource_replica_state", **REPLICA, state="streaming") == 1
     streamed = value_of(text, "zerosource_rows_total", way="stream")
     assert value_of(text, "zerosource_transaction_rows_sum") == streamed
@@ -67,7 +69,7 @@ async def test_a_running_server_tells_what_is_documented(deployment: DeploymentF
     assert size > frames * 20 > copied
     assert value_of(text, "zerosource_leader") == 1
     assert value_of(text, "zerosource_catch_ups_total", reason="connected") == 1
-    assert value_of(text, "zerosource_row_errors_total", table="item", effect="left_out") >= 1  # type: ignore[operator]
+    assert value_of(text, "zerosource_row_errors_total", table="item", effect="left_out")
     await asyncio.to_thread(wait_until, lambda: "reader" not in scraped(page), "the end of the replica's series", 20)
     parameters = "appID=other&shardNum=0&lastWatermark=nonsense&replicaVersion=nonsense"
     async with connect(f"{server.stream_url}?apiKey={KEY}&{parameters}") as socket:
@@ -113,7 +115,7 @@ async def test_the_watcher_alone_tells_on_a_port_of_its_own(
     await asyncio.to_thread(wait_until, tells, "a heartbeat that was published", 20)
     text = scraped(page)
     assert value_of(text, "zerosource_leader") == 1
-    assert value_of(text, "zerosource_watcher_batches_total", result="published") > 0  # type: ignore[operator]
+    assert value_of(text, "zerosource_watcher_batches_total", result="published")
     assert not [labels for _, labels, _ in series_of(text) if "app_id" in labels]
     second = place.watcher(WATCHER_METRICS_PORT=str(port))
     assert second.wait(30) != 0
