@@ -39,9 +39,9 @@ zero: install
 	@sh devtools/system-packages.sh postgresql
 	@exec $(BIN)/python -m devtools.zero
 
-# What the tests run beside the Python packages: PostgreSQL, Redis, Chromium, and zero-cache from npm.
+# What the tests run beside the Python packages: PostgreSQL, Redis, Chromium, Prometheus, and zero-cache from npm.
 services: install
-	@sh devtools/system-packages.sh postgresql redis-server chromium
+	@sh devtools/system-packages.sh postgresql redis-server chromium prometheus
 	@$(BIN)/python -m devtools.node
 
 lint: install

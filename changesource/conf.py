@@ -55,6 +55,7 @@ class Settings:
     login_tries: int
     login_tries_seconds: int
     open_metrics: bool
+    watcher_metrics_port: int
     port: int
     log_level: str
     log_format: LogFormat
@@ -150,6 +151,7 @@ def read_settings(variables: MutableMapping[str, str], root: Path) -> Settings:
         login_tries=read.integer("LOGIN_TRIES", 5, 1, 1000),
         login_tries_seconds=read.integer("LOGIN_TRIES_SECONDS", 900, 1, 86_400),
         open_metrics=read.boolean("OPEN_METRICS", default=False),
+        watcher_metrics_port=read.integer("WATCHER_METRICS_PORT", 0, 0, 65535),
         port=read.integer("PORT", 3000, 1, 65535),
         log_level=read.choice("LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")),
         log_format="json" if read.choice("LOG_FORMAT", "text", ("text", "json")) == "json" else "text",

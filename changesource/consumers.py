@@ -20,6 +20,7 @@ from changesource.backoff import Backoff
 from changesource.conf import settings
 from changesource.exceptions import LimitReached, ReplicasExhausted, RequestRefused, ViewerRefused, ZerosourceError
 from changesource.framing import SEND_FRAMES
+from changesource.metrics import BYTES, FRAMES
 from changesource.occupancy import Release, occupancy
 from changesource.protocol.request import StreamRequest, acked_watermark, app_id_of
 from changesource.proxies import client_of
@@ -148,9 +149,11 @@ class ChangeStreamConsumer(TaskConsumer):
         """Send frames of UTF-8; waits while the reader is slow, where the server tells (``serve`` does)."""
         if self.server_waits:
             await self.base_send({"type": SEND_FRAMES, "frames": frames})
-            return
-        for frame in frames:
-            await self.base_send({"type": "websocket.send", "text": frame.decode()})
+        else:
+            for frame in frames:
+                await self.base_send({"type": "websocket.send", "text": frame.decode()})
+        FRAMES.inc(len(frames))
+        BYTES.inc(sum(map(len, frames)))
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
         """Take an ack; anything else is ignored."""

@@ -53,9 +53,14 @@ def begin(watermark: Watermark) -> bytes:
     return b'["begin",{"tag":"begin"},{"commitWatermark":"%s"}]' % str(watermark).encode()
 
 
-def commit(watermark: Watermark) -> bytes:
-    """Commit the transaction; ``watermark`` must be its begin's."""
-    return b'["commit",{"tag":"commit"},{"watermark":"%s"}]' % str(watermark).encode()
+def commit(watermark: Watermark, time_ms: int = 0) -> bytes:
+    """Commit the transaction; ``watermark`` must be its begin's.
+
+    ``time_ms`` is when MongoDB made the change, in milliseconds since 1970; 0 leaves it out. zero-cache measures by it
+    how long the change takes to its clients (``zero.sync.e2e_serving_lag``).
+    """
+    time = b',"commitTimeMs":%d' % time_ms if time_ms else b""
+    return b'["commit",{"tag":"commit"%s},{"watermark":"%s"}]' % (time, str(watermark).encode())
 
 
 def rollback() -> bytes:

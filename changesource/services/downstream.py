@@ -6,12 +6,14 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from time import time
 
 from changesource.framing import PIECE_BYTES
+from changesource.metrics import ROWS, TRANSACTION_ROWS, TRANSACTIONS
 from changesource.protocol import messages
 from changesource.protocol.watermark import Watermark
 from changesource.services.flight import QUIET, Flight
 from changesource.stream.batches import Batch
 
 RELIEF_BYTES = 64 * 1024 * 1024
+STREAMED = ROWS.labels("stream")
 Send = Callable[[Sequence[bytes]], Awaitable[None]]
 """Sends frames, each the UTF-8 of a text message."""
 
@@ -22,7 +24,7 @@ class Downstream:
     ``position`` is the cluster time up to which the replica has everything; ``committed`` is the watermark of its
     last commit. ``anchor`` is where reading may resume: that of the last event of its own tables or of a barrier, so
     at or before ``position``, which may be that of an event of tables that only the watcher knows. ``lag`` is how old
-    the last commit was when it was sent, in whole seconds. ``rows`` counts those of batches.
+    the last commit of a batch was when it was sent, in seconds. ``rows`` counts those of batches.
     """
 
     def __init__(
@@ -46,13 +48,15 @@ class Downstream:
         self._flight = flight
         self._transactions = 0
         self._unrelieved = 0
+        self._rows_before = 0
+        self._time_ms = 0
         self._open: Watermark | None = None
         self.position = position
         self.anchor = position
         self.committed = Watermark(position, fingerprint)
         self.commits = 0
         self.rows = 0
-        self.lag: int | None = None
+        self.lag: float | None = None
 
     @property
     def open(self) -> bool:
@@ -88,9 +92,11 @@ class Downstream:
             self._open = None
             await self._send([messages.rollback()])
 
-    def _begin(self, cluster_time: int) -> bytes:
+    def _begin(self, cluster_time: int, time_ms: int = 0) -> bytes:
         self._open = Watermark(cluster_time, self._fingerprint)
+        self._time_ms = time_ms
         self._unrelieved = 0
+        self._rows_before = self.rows
         return messages.begin(self._open)
 
     def _relieved(self, frames: Sequence[bytes]) -> Sequence[bytes]:
@@ -119,10 +125,10 @@ class Downstream:
         if self._flight is not None:
             self._flight.sent(str(self.committed), self._transactions)
         self._transactions = 0
-        await self._send([*frames, messages.commit(self.committed)])
-        # Cluster times count whole seconds.
-        self.lag = max(0, int(time()) - (self.committed.cluster_time >> 32))
+        await self._send([*frames, messages.commit(self.committed, self._time_ms)])
+        self.lag = max(0.0, time() - (self._time_ms / 1000 or (self.committed.cluster_time >> 32)))
         self.commits += 1
+        TRANSACTIONS.inc()
 
     async def batch(self, batch: Batch, *, commit: bool = True) -> None:
         """Send the replica's part of a batch; nothing where it has none and no barrier keeps it fresh.
@@ -142,15 +148,18 @@ class Downstream:
             if self._open is None:
                 if flight is not None:
                     await flight.room(self._transactions)
-                frames = [self._begin(selection.position)]
+                # The cluster time, which every event has, counts whole seconds.
+                frames = [self._begin(selection.position, batch.time_ms or (selection.position >> 32) * 1000)]
             frames += self._relieved(selection.frames)
             self.rows += len(selection.frames)
+            STREAMED.inc(len(selection.frames))
         if not (batch.final and commit):
             if frames:
                 await self._send(frames)
             return
         if self._open is not None:
             await self._end(frames)
+            TRANSACTION_ROWS.observe(self.rows - self._rows_before)
         self.reached(batch.end, max(selection.position, self.committed.cluster_time))
 
     def reached(self, position: int, anchor: int) -> None:

@@ -22,6 +22,7 @@ from changesource.backoff import Backoff
 from changesource.exceptions import SourceRefused, SourceUnavailable, TableStopped
 from changesource.mapping.blocks import NOTHING, Blocks, EncodedRows
 from changesource.mapping.compiled import CompiledMapping, MappedTable, Report
+from changesource.metrics import ROWS
 from changesource.protocol.watermark import Watermark
 from changesource.services.correcting import correct
 from changesource.services.downstream import Downstream
@@ -44,6 +45,7 @@ PATIENCE_SECONDS = 2.0
 # Collections of one snapshot that are read at once: of each, an answer or two of MongoDB are held.
 AT_ONCE = 4
 REPLAY = ""  # the name of no collection
+COPIED = ROWS.labels("snapshot")
 
 Stopped: TypeAlias = Callable[["TableStopped | None"], None]
 """Hears of a table that stops at a document, and, by None, that it goes on."""
@@ -185,6 +187,7 @@ class Filling:
         self._backoff = Backoff("copy")
         self._position = 0
         self._said = monotonic()
+        self._counted = 0
         self.progress = CopyProgress()
 
     async def barrier(self) -> int:
@@ -329,6 +332,8 @@ class Filling:
         """Send; False, unless ``wholly``, where that takes long and others wait for a turn: it goes on by itself."""
         if not frames:
             return True
+        COPIED.inc(self.progress.rows - self._counted)
+        self._counted = self.progress.rows
         sending = this.sending(frames)
         while not sending.done():
             await asyncio.wait([sending], timeout=PATIENCE_SECONDS)
@@ -389,6 +394,7 @@ class Filling:
                     # A piece may come again after a fault: upserts and deletes by key bear that.
                     await downstream.frames(batch.frames)
                     downstream.rows += len(batch.frames)
+                    COPIED.inc(len(batch.frames))
                     replaced.update(self._mapping.tables[name].collection for name in batch.refill)
                     position = batch.end if batch.final else position
                     if position >= until:

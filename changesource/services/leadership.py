@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 from time import monotonic
 
 from changesource.backoff import Backoff
+from changesource.metrics import LEADER
 from changesource.services.bookkeeping import read
 from changesource.store import leases
 
@@ -49,10 +50,12 @@ class Leadership:
                 await self._acquire(self._seconds)
             task = asyncio.ensure_future(self._lead())
             self.leads = True
+            LEADER.set(1)
             try:
                 await self._keep(task)
             finally:
                 self.leads = False
+                LEADER.set(0)
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
                 await self._release()

@@ -14,6 +14,7 @@ from typing import Protocol
 from channels.exceptions import ChannelFull
 from redis.exceptions import RedisError
 
+from changesource.metrics import PUBLISHED
 from changesource.stream.batches import Batch, encode
 
 logger = logging.getLogger(__name__)
@@ -65,6 +66,8 @@ class Publisher:
             await self._layer.group_send(self._group, {"type": MESSAGE_TYPE, "payload": encode(batch)})
         except LAYER_ERRORS as error:
             self.failed += 1
+            PUBLISHED.labels("refused").inc()
             logger.warning("channel layer refused a batch", extra={"error": repr(error), "failed": self.failed})
         else:
             self.published += 1
+            PUBLISHED.labels("published").inc()

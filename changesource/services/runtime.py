@@ -22,6 +22,7 @@ from changesource.exceptions import (
     ZerosourceError,
 )
 from changesource.mapping.compiled import CompiledMapping
+from changesource.metrics import WATCHERS
 from changesource.protocol.request import StreamRequest
 from changesource.services.bookkeeping import DATABASE_SECONDS, FaultLog, read, write
 from changesource.services.configuration import Published, acurrent
@@ -205,12 +206,16 @@ class Runtime:
 
     async def _watch(self, watcher: Watcher) -> None:
         """Run the watcher, with what it notes in the database."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(watcher.run(), name="watcher")
-            tasks.create_task(self.faults.run(), name="watcher-faults")
-            tasks.create_task(self._note(watcher), name="watcher-notes")
-            tasks.create_task(Mending(self.source, self._mapping).run(), name="row-errors")
-            tasks.create_task(keep_house(self.settings), name="housekeeping")
+        WATCHERS.watcher = watcher
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(watcher.run(), name="watcher")
+                tasks.create_task(self.faults.run(), name="watcher-faults")
+                tasks.create_task(self._note(watcher), name="watcher-notes")
+                tasks.create_task(Mending(self.source, self._mapping).run(), name="row-errors")
+                tasks.create_task(keep_house(self.settings), name="housekeeping")
+        finally:
+            WATCHERS.watcher = None
 
     async def _mapping(self) -> CompiledMapping:
         return (await self.revision()).mapping

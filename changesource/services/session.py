@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
-from time import monotonic, time
+from time import monotonic
 from typing import NoReturn
 
 from changesource.backoff import Backoff
@@ -22,6 +22,17 @@ from changesource.exceptions import (
     ZerosourceError,
 )
 from changesource.mapping.compiled import CompiledMapping
+from changesource.metrics import (
+    BATCHES,
+    CATCH_UPS,
+    REPLICAS,
+    RESETS,
+    SNAPSHOTS_BEGUN,
+    SNAPSHOTS_DONE,
+    CatchUp,
+    CopyFigures,
+    ReplicaFigures,
+)
 from changesource.protocol import messages
 from changesource.protocol.request import StreamRequest
 from changesource.protocol.watermark import Watermark
@@ -36,7 +47,7 @@ from changesource.services.mailbox import Mailbox
 from changesource.services.progress import CopyProgress, Pace
 from changesource.services.replay import batches
 from changesource.services.subscriber import Subscriber
-from changesource.services.watcher import heartbeat
+from changesource.services.watcher import age_of, heartbeat, is_late
 from changesource.sources.base import ChangeSource
 from changesource.store import watermarks
 from changesource.stream.batches import Batch
@@ -49,6 +60,7 @@ PACE_SECONDS = 10.0
 # With what a process knows of the database for half a second, an edit reaches a replica within two.
 OVERSIGHT_SECONDS = 0.5
 PULL_IDLE_MS = 500
+FROM_LAYER, FROM_MONGODB = BATCHES.labels("layer"), BATCHES.labels("mongodb")
 
 Guard = Callable[[], Coroutine[None, None, NoReturn]]
 
@@ -110,6 +122,7 @@ class ReplicaSession:
         self.locked_out = False
         self._acked = ""
         self._state = self._state_before = "connected"
+        self._pulls = False
         self._message = ""
         self._downstream: Downstream | None = None
         self._flight = Flight(limits.bounds.rows)
@@ -141,11 +154,13 @@ class ReplicaSession:
             asyncio.create_task(self.faults.run(), name="replica-faults"),
         ]
         self._subscriber.attach(self.mailbox, self._limits.keepalive)
+        REPLICAS.add(self.request.app_id, self.request.shard_num, self)
         try:
             await self._serve_guarded(guard)
         except* ZerosourceError as group:
             await self._end(_first(group))
         finally:
+            REPLICAS.remove(self.request.app_id, self.request.shard_num, self)
             self._subscriber.detach(self.mailbox)
             # At once: what is in cycles stays until the garbage collector comes.
             self.mailbox.clear()
@@ -160,6 +175,7 @@ class ReplicaSession:
         if isinstance(error, ResetRequired):
             logger.warning("replica must be reset", extra=self._names() | {"code": error.code, "why": error.message})
             self._state = "reset"
+            RESETS.labels(error.code).inc()
             if self._downstream is not None:
                 await self._downstream.rollback()
             await self._send([messages.reset_required(self._message, error.code)])
@@ -209,6 +225,7 @@ class ReplicaSession:
         began = await self._later_than_before(sync)
         version = Watermark(began, fingerprint)
         logger.info("initial sync begins", extra=self._names() | {"watermark": version})
+        SNAPSHOTS_BEGUN.inc()
         await write(watermarks.begin_sync, request.app_id, request.shard_num, request.publications, str(version))
 
         async def remember(position: int) -> None:
@@ -221,6 +238,7 @@ class ReplicaSession:
             oversight = tasks.create_task(self._watch_over(str(version)), name="replica-oversight")
             position = await sync.run(downstream, began, remember)
             oversight.cancel()
+        SNAPSHOTS_DONE.inc()
         seconds = round(monotonic() - started, 3)
         extra = self._names() | {"rows": sync.progress.rows, "seconds": seconds, "position": position}
         logger.info("initial sync done", extra=extra)
@@ -267,11 +285,16 @@ class ReplicaSession:
 
     async def _stream(self, downstream: Downstream) -> None:
         backoff = Backoff("replica")
+        why: CatchUp = "connected"
         while True:
+            CATCH_UPS.labels(why).inc()
+            # What happens below, unless it is said otherwise.
+            why = "fault"
             try:
+                self._pulls = True
                 await self._pull(downstream, backoff)
-                if not self._must_pull(downstream):
-                    await self._follow(downstream)
+                self._pulls = self._must_pull(downstream)
+                why = "refill" if self._pulls else await self._follow(downstream)
             except TableStopped as error:
                 # Nothing after the document may be sent; the operator corrects it, or the mapping.
                 logger.error("replica stopped", extra=self._names() | {"error": str(error), "tries": backoff.tries})
@@ -331,6 +354,7 @@ class ReplicaSession:
                     self._flight.caught_up()
                 else:
                     self.tallies.pulled += 1
+                    FROM_MONGODB.inc()
                     await self._send_batch(downstream, batch)
                     backoff.reset()
                 if downstream.commits != commits:
@@ -350,8 +374,8 @@ class ReplicaSession:
         """Whether what comes next must be read from MongoDB, even where the layer leads on."""
         return self._flight.singly or downstream.position < self._shown
 
-    async def _follow(self, downstream: Downstream) -> None:
-        """Send what the layer brings until something is missing, or nothing new came for too long.
+    async def _follow(self, downstream: Downstream) -> CatchUp:
+        """Send what the layer brings until something is missing, or nothing new came for too long; return which.
 
         What lies behind, said again, is no sign of life: whoever says it may lag, or be a layer that repeats itself.
         """
@@ -360,17 +384,18 @@ class ReplicaSession:
             batch = self.mailbox.take(downstream.position, self._mapping.fingerprints)
             if batch is not None:
                 self.tallies.sent += 1
+                FROM_LAYER.inc()
                 await self._send_batch(downstream, batch)
                 if self._must_pull(downstream):
-                    return
+                    return "refill"
                 fresh = monotonic()
             elif self.mailbox.waiting:
                 self.tallies.gaps += 1
-                return
+                return "gap"
             elif not await self.mailbox.wait(fresh + self._limits.keepalive * 2 - monotonic()):
                 self.tallies.silences += 1
                 logger.info("silent channel layer, reading from MongoDB", extra=self._names())
-                return
+                return "silence"
 
     async def _send_batch(self, downstream: Downstream, batch: Batch) -> None:
         self._to_refill.update(
@@ -434,9 +459,10 @@ class ReplicaSession:
         if copied is not None and copied.waits:
             message = message or f"Waits for its turn: {self._limits.turns.count} snapshots read at a time."
         snapshot = copied.as_dict() if copied else None
-        rows = self._rows()
+        rows, lag = self._rows(), self._lag()
+        whole = None if lag is None else int(lag)
         progress = watermarks.Progress(
-            state, self._sent(), self._acked, message, self._lag(), snapshot, rows - self._rows_noted, rows_per_second
+            state, self._sent(), self._acked, message, whole, snapshot, rows - self._rows_noted, rows_per_second
         )
         request = self.request
         if await write(watermarks.note_progress, request.app_id, request.shard_num, progress, connected=connected):
@@ -447,14 +473,29 @@ class ReplicaSession:
         copied = self._copied_before + (self._progress.rows if self._progress else 0)
         return copied + (self._downstream.rows if self._downstream else 0)
 
-    def _lag(self) -> int | None:
+    def _lag(self) -> float | None:
         """How old the last change was when it was sent, in seconds; how old it is now, where heartbeats are overdue."""
         downstream = self._downstream
         if downstream is None:
             return None
-        age = int(time()) - (downstream.committed.cluster_time >> 32)
-        late = bool(self.request.last_watermark) and age > 2 * self._limits.keepalive + 1
+        age = age_of(downstream.committed.cluster_time)
+        late = bool(self.request.last_watermark) and is_late(age, self._limits.keepalive)
         return age if late else downstream.lag
+
+    def figures(self) -> ReplicaFigures:
+        """What Prometheus is told of the replica."""
+        downstream, copied = self._downstream, self._progress
+        # Before its first commit a snapshot has sent nothing that stands.
+        knows = downstream is not None and bool(downstream.commits or self.request.last_watermark)
+        return ReplicaFigures(
+            self._state,
+            self._pulls,
+            self._flight.on_its_way,
+            lag=self._lag(),
+            sent=downstream.committed.cluster_time >> 32 if downstream and knows else None,
+            acked=Watermark.parse(self._acked).cluster_time >> 32 if self._acked else None,
+            snapshot=CopyFigures(copied.rows, copied.documents, copied.expected) if copied else None,
+        )
 
     def _sent(self) -> str:
         downstream = self._downstream

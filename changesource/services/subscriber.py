@@ -13,6 +13,7 @@ from time import monotonic
 from typing import Any, Protocol
 
 from changesource.backoff import Backoff
+from changesource.metrics import UNREADABLE
 from changesource.services.publisher import LAYER_ERRORS, Layer
 from changesource.stream.batches import Batch, decode
 
@@ -107,6 +108,7 @@ class Subscriber:
         except ValueError:
             # A process of another release, maybe: what it said is read from MongoDB.
             self.unreadable += 1
+            UNREADABLE.inc()
             logger.warning("unreadable batch", extra={"bytes": len(payload), "unreadable": self.unreadable})
             return
         self.received += 1

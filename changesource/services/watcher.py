@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
-from time import monotonic
+from time import monotonic, time
 from weakref import WeakKeyDictionary
 
 from changesource.backoff import Backoff
@@ -32,6 +32,16 @@ HEARTBEAT = "heartbeat"
 IDLE_MS = 500
 # With what it waits for the stream (IDLE_MS), a new revision is taken up within two seconds.
 REVISION_SECONDS = 0.5
+
+
+def age_of(cluster_time: int) -> int:
+    """How long ago it was, in whole seconds, which are all that a cluster time has."""
+    return max(0, int(time()) - (cluster_time >> 32))
+
+
+def is_late(age: float, keepalive: float) -> bool:
+    """Whether heartbeats are overdue where the last thing that came is so old: the way is not alive."""
+    return age > 2 * keepalive + 1
 
 
 _written: WeakKeyDictionary[ChangeSource, float] = WeakKeyDictionary()
@@ -90,6 +100,7 @@ class Watcher:
         self._backoff = Backoff("watcher")
         self._last_barrier = 0.0
         self._too_large = False
+        self._lag: float | None = None
         self.position = 0
         self.last_sign = monotonic()
 
@@ -179,7 +190,13 @@ class Watcher:
             self._last_barrier = monotonic()
         if self._too_large:
             # A transaction that is too large for the layer is only announced; replicas read it themselves.
-            batch = Batch(self.position, batch.end, batch.fingerprints, pull=True)
+            batch = Batch(self.position, batch.end, batch.fingerprints, pull=True, time_ms=batch.time_ms)
             self._too_large = False
         await self._publisher.publish(batch)
         self.position = batch.end
+        self._lag = max(0.0, time() - batch.time_ms / 1000) if batch.time_ms else age_of(self.position)
+
+    def lag(self) -> float | None:
+        """How old the last change was when it was published, in seconds; how old it is, if heartbeats are overdue."""
+        age = age_of(self.position)
+        return age if self.position and is_late(age, self._keepalive) else self._lag

@@ -14,6 +14,8 @@ from typing import NamedTuple, TypeAlias
 
 import orjson
 
+from changesource.stream.events import MAX_TIME_MS, milliseconds
+
 DATA = b'["data",{"tag":"'  # what every frame of a batch begins with
 BARRIER = ""  # the table name of a run that stands for a barrier
 
@@ -34,7 +36,8 @@ class Batch:
     nothing of its own is missing; that of a table that stopped is left out. ``final`` is False on the pieces of one
     MongoDB transaction that is still arriving. ``pull`` says that the frames are not here and must be read from
     MongoDB. ``refill`` names tables whose rows can only be had by reading their collection again, each with the cluster
-    time of the event that says so.
+    time of the event that says so. ``time_ms`` is when MongoDB made the first of the changes, in milliseconds since
+    1970, 0 where that is not known; it says nothing of what a batch is, so batches are compared without it.
     """
 
     follows: int
@@ -45,6 +48,7 @@ class Batch:
     final: bool = True
     pull: bool = False
     refill: Mapping[str, int] = field(default_factory=dict)
+    time_ms: int = field(default=0, compare=False)
 
     def pieces(self, after: int, tables: Collection[str]) -> Selection:
         """Return what a replica of ``tables`` that stands at ``after`` must be sent."""
@@ -106,6 +110,7 @@ def encode(batch: Batch) -> bytes:
             "runs": [value for run in batch.runs for value in run],
             "pull": batch.pull,
             "refill": batch.refill,
+            "time": batch.time_ms,
             "size": sum(map(len, batch.frames)),
         }
     )
@@ -126,6 +131,8 @@ def decode(payload: bytes) -> Batch:
             tuple(lines[1:]),
             pull=head["pull"],
             refill=head["refill"],
+            # A process of an earlier release does not say.
+            time_ms=head.get("time", 0),
         )
         size = head["size"]
     except (KeyError, TypeError, ValueError) as error:
@@ -142,11 +149,11 @@ def _is_sound(batch: Batch) -> bool:
 
     Times out of order would become watermarks that fall, which no replica survives.
     """
-    if type(batch.follows) is not int or type(batch.end) is not int or type(batch.pull) is not bool:
+    if {type(batch.follows), type(batch.end), type(batch.time_ms)} != {int} or type(batch.pull) is not bool:
         return False
     if not (isinstance(batch.fingerprints, dict) and isinstance(batch.refill, dict)):
         return False
-    if not 0 <= batch.follows <= batch.end:
+    if not 0 <= batch.follows <= batch.end or not 0 <= batch.time_ms <= MAX_TIME_MS:
         return False
     earliest = batch.follows + 1
     for time, table, frames in batch.runs:
@@ -165,11 +172,12 @@ class BatchBuilder:
     """Collects runs until they become a batch; ``rows`` and ``size`` (bytes) say how large it has grown.
 
     ``end`` is the cluster time of the last event, whatever it did, 0 without one; ``transactions`` counts the builders
-    that were taken over.
+    that were taken over; ``wall`` is that of its first event.
     """
 
     __slots__ = (
-        "_frames", "_refill", "_runs", "_withheld", "end", "fingerprints", "follows", "rows", "size", "transactions"
+        "_frames", "_refill", "_runs", "_withheld", "end", "fingerprints", "follows", "rows", "size", "transactions",
+        "wall",
     )  # fmt: skip
 
     def __init__(self, follows: int, fingerprints: Mapping[str, str]) -> None:
@@ -177,6 +185,7 @@ class BatchBuilder:
         self.follows = follows
         self.fingerprints = fingerprints
         self.end = self.rows = self.size = self.transactions = 0
+        self.wall: object = None
         self._runs: list[Run] = []
         self._frames: list[bytes] = []
         self._refill: dict[str, int] = {}
@@ -210,6 +219,8 @@ class BatchBuilder:
 
     def take(self, other: BatchBuilder) -> None:
         """Take over what ``other`` holds, which follows what is here; it is empty then, and follows this."""
+        if not self.end:
+            self.wall = other.wall
         self.end = other.follows = other.end
         self._runs += other._runs
         self._frames += other._frames
@@ -234,4 +245,5 @@ class BatchBuilder:
             tuple(self._frames),
             final=final,
             refill=self._refill,
+            time_ms=milliseconds(self.wall),
         )

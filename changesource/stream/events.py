@@ -19,6 +19,7 @@ DATA_KINDS: dict[object, Kind] = {
     "rename": "rename",
     "dropDatabase": "dropDatabase",
 }
+MAX_TIME_MS = 2**53 - 1  # a larger one would not be a number to zero-cache
 OF_DOCUMENTS = frozenset({"insert", "update", "replace", "delete"})
 
 
@@ -28,7 +29,8 @@ class Event(NamedTuple):
     ``cluster_time`` is seconds << 32 | increment. ``transaction`` is (lsid, txnNumber) of a MongoDB transaction.
     ``document`` is the document after the change, None where there is none; ``before`` is the one before it, None
     where there is none or MongoDB does not have it; ``target`` is the collection that a ``rename`` gives, or the mark
-    that a ``barrier`` bears.
+    that a ``barrier`` bears. ``wall`` is when it was made by the clock of MongoDB's primary, as it came: see
+    ``milliseconds``.
     """
 
     kind: Kind
@@ -39,6 +41,7 @@ class Event(NamedTuple):
     transaction: tuple[object, object] | None = None
     target: str = ""
     before: Mapping[str, object] | None = None
+    wall: object = None
 
 
 # What a named tuple is made by, without the function that takes its fields by name: there is one for each event.
@@ -66,6 +69,11 @@ def to_timestamp(cluster_time: int) -> Timestamp:
     return Timestamp(cluster_time >> 32, cluster_time & 0xFFFFFFFF)
 
 
+def milliseconds(wall: object) -> int:
+    """Return an event's ``wall`` in milliseconds since 1970; 0 where it is not known."""
+    return int(wall) if isinstance(wall, int) and 0 < wall <= MAX_TIME_MS else 0
+
+
 def read_event(raw: Mapping[str, object], barrier_collection: str) -> Event | None:
     """Return the event of a change stream's document, decoded to dicts; None for kinds that say nothing of rows.
 
@@ -90,7 +98,8 @@ def read_event(raw: Mapping[str, object], barrier_collection: str) -> Event | No
     # A rename of it is one of whatever its target is.
     if collection == barrier_collection and kind != "rename":
         mark = document.get("mark") if document is not None else None
-        return Event("barrier", to_cluster_time(cluster_time), collection, target=str(mark or ""))
+        wall = raw.get("wallTime")
+        return Event("barrier", to_cluster_time(cluster_time), collection, target=str(mark or ""), wall=wall)
     key, session, before = raw.get("documentKey"), raw.get("lsid"), raw.get("fullDocumentBeforeChange")
     if not (isinstance(key, dict) and "_id" in key) and kind in OF_DOCUMENTS:
         raise _lacks("documentKey._id", kind)
@@ -105,6 +114,7 @@ def read_event(raw: Mapping[str, object], barrier_collection: str) -> Event | No
             (session.get("id"), raw.get("txnNumber")) if isinstance(session, dict) else None,
             _target(raw.get("to")) if kind == "rename" else "",
             before if isinstance(before, dict) else None,
+            raw.get("wallTime"),
         ),
     )
 

@@ -69,6 +69,8 @@ class Grouping:
         if not (builder.end or self._closed.end or self._streaming):
             self._since = self._clock()
         self._open_time, self._open_transaction = cluster_time, transaction
+        if not builder.end:
+            builder.wall = event.wall
         builder.end = cluster_time
         for table, frames in changes:
             builder.add(cluster_time, table, frames)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
+METRICS_HEAD = "| Metric | Type | Labels | What it says |"
 
 
 def table(page: Path, head: str) -> list[list[str]]:

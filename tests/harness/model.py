@@ -48,6 +48,7 @@ class ModelReplica:
     def __init__(self) -> None:
         self.tables: dict[str, ModelTable] = {}
         self.commits: list[str] = []
+        self.times: list[int | None] = []  # of the commits, as they say when MongoDB made the change
         self.transactions: list[tuple[str, int]] = []
         self.rollbacks = 0
         self.reset: dict[str, Any] | None = None
@@ -90,6 +91,8 @@ class ModelReplica:
             case ["commit", {"tag": "commit", **more}, {"watermark": str(watermark), **rest}]:
                 require(not more.keys() - {"commitTimeMs"} and not rest, "unknown keys in", frame[:200])
                 self._commit(watermark)
+                self.times.append(more.get("commitTimeMs"))
+                require(type(self.times[-1]) in (int, type(None)), "a commit at", self.times[-1])
                 return watermark
             case ["rollback", {"tag": "rollback"}]:
                 require(self.open, "rollback outside a transaction")

@@ -35,6 +35,14 @@ def test_what_was_encoded_is_decoded(batch: Batch) -> None:
     assert decode(encode(batch)) == batch
 
 
+def test_the_time_goes_with_a_batch_and_may_be_missing() -> None:
+    batch = Batch(5, 9, PRINTS, time_ms=1_700_000_000_123)
+    assert decode(encode(batch)).time_ms == 1_700_000_000_123
+    head = orjson.loads(encode(batch))
+    del head["time"]
+    assert decode(orjson.dumps(head)).time_ms == 0
+
+
 def test_an_announcement_is_decoded() -> None:
     batch = Batch(5, 9, PRINTS, pull=True)
     assert decode(encode(batch)) == batch
@@ -72,6 +80,10 @@ FOREIGN = [
     orjson.dumps({**HEAD, "refill": {"a": "1"}}),
     orjson.dumps({**HEAD, "refill": 1}),
     orjson.dumps({**HEAD, "size": 7}),
+    orjson.dumps({**HEAD, "time": "1"}),
+    orjson.dumps({**HEAD, "time": 1.5}),
+    orjson.dumps({**HEAD, "time": -1}),
+    orjson.dumps({**HEAD, "time": 2**53}),
     orjson.dumps(HEAD) + b"\nmore",
     orjson.dumps({**HEAD, "follows": -1}),
     orjson.dumps({**HEAD, "follows": 3}),

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import get_args
 
 import pytest
+from prometheus_client import generate_latest
 
-from changesource import exceptions
+from changesource import VERSION, exceptions
 from changesource.conf import Settings, read_settings
 from changesource.exceptions import SettingError, ZerosourceError
 from changesource.mapping import filters, literals, values
@@ -20,9 +22,10 @@ from changesource.mapping.json_reading import parse
 from changesource.mapping.pipelines import STAGES
 from changesource.mapping.rows import compile_table
 from changesource.mapping.schema_formats import is_schema
-from changesource.metrics import CONNECTIONS, REFUSALS, RETRIES, ROW_ERRORS, Retry
+from changesource.metrics import CatchUp, Retry
 from devtools import screenshots
-from tests.harness.documentation import README, ROOT, table
+from tests.harness.documentation import METRICS_HEAD, README, ROOT, table
+from tests.harness.scraping import metrics_of
 
 PAGES = (README, ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md")))
 
@@ -89,10 +92,16 @@ def test_bounds_in_the_readme_hold(tmp_path: Path) -> None:
 
 
 def test_every_metric_is_documented() -> None:
-    rows = {metric.strip("`"): label for metric, label, _ in table(README, "| Metric | Label | What it counts |")}
-    counters = {f"{counter.describe()[0].name}_total" for counter in (ROW_ERRORS, RETRIES, REFUSALS)}
-    assert rows.keys() == counters | {CONNECTIONS.describe()[0].name}
-    assert [what for what in get_args(Retry) if f"`{what}`" not in README.read_text()] == []
+    """What a running server shows is held against the same table in ``test_metrics``."""
+    page = ROOT / "docs" / "metrics.md"
+    documented = {name.strip("`"): kind for name, kind, _, says in table(page, METRICS_HEAD) if says}
+    assert documented == metrics_of(generate_latest().decode())
+    assert [what for what in (*get_args(Retry), *get_args(CatchUp)) if f"`{what}`" not in page.read_text()] == []
+
+
+def test_the_version_is_the_projects() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["version"] == VERSION
 
 
 def tree(kind: type[ZerosourceError]) -> Iterator[type[ZerosourceError]]:

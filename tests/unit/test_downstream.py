@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -60,6 +61,20 @@ def batch(follows: int, end: int, *changes: tuple[int, str, str], final: bool = 
         builder.add(cluster_time, table, [FRAMES[table].insert({"id": one}) for one in ids])
     builder.end = end
     return builder.build(final=final)
+
+
+async def test_a_commit_says_when_mongodb_made_the_first_change() -> None:
+    """Of several pieces the first says it; where it is not known, the watermark does. No snapshot does."""
+    it = await wire("a")
+    second = 1_700_000_000
+    start = second << 32
+    at = [Batch(start, start + 1, {}, ((start + 1, "a", 0), (start + 1, BARRIER, 0)), time_ms=1_699_999_999_123)]
+    at += [Batch(start + 1, start + 2, {}, ((start + 2, BARRIER, 0),))]
+    at += [replace(batch(start + 2, start + 3, (start + 3, "a", "x"), final=False), time_ms=1_700_000_000_005)]
+    at += [replace(batch(start + 2, start + 3, (start + 3, "a", "y")), time_ms=1_700_000_000_999)]
+    for one in at:
+        await it.downstream.batch(one)
+    assert it.model.times == [None, 1_699_999_999_123, second * 1000, 1_700_000_000_005]
 
 
 async def test_many_transactions_without_rows_are_told_by_an_empty_one() -> None:

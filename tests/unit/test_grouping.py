@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import pytest
+from bson.int64 import Int64
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -264,3 +266,26 @@ def test_memory_stays_bounded_within_one_transaction(length: int) -> None:
     assert sum(len(batch.frames) for batch in found) == length
     assert all(len(batch.frames) <= 100 for batch in found)
     assert [batch.final for batch in found] == [False] * (len(found) - 1) + [True]
+
+
+def test_a_batch_says_when_its_first_event_was_made() -> None:
+    """However many source transactions it joins, and of one that comes in pieces, of each piece."""
+    first = 1_767_225_600_000
+    moments = [Int64(first + number) for number in range(5)]
+    grouping = Grouping(0, FINGERPRINTS, WIDE)
+    for number in range(3):
+        grouping.add(event(number + 1)._replace(wall=moments[number]), [("t", [b"x"])])
+    (joined,) = grouping.nothing_more()
+    grouping.add(event(9)._replace(wall=moments[4]), [("t", [b"x"])])
+    (next_one,) = grouping.nothing_more()
+    assert (joined.time_ms, next_one.time_ms) == (first, first + 4)
+    pieces = Grouping(0, FINGERPRINTS, Bounds(rows=1, size=1 << 40, age=1e9))
+    found = [pieces.add(event(1, 7)._replace(wall=moment), [("t", [b"x"])])[0].time_ms for moment in moments[:2]]
+    assert found == [first, first + 1]
+
+
+@pytest.mark.parametrize("wall", [None, -5, "2026", 1.5, datetime.now(UTC), Int64(2**60)])
+def test_a_time_that_cannot_be_read_is_none(wall: object) -> None:
+    grouping = Grouping(0, FINGERPRINTS, WIDE)
+    grouping.add(event(1)._replace(wall=wall), [])
+    assert [batch.time_ms for batch in grouping.nothing_more()] == [0]

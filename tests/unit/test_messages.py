@@ -33,6 +33,8 @@ def read(frame: bytes) -> Any:
 def test_transactions() -> None:
     assert read(messages.begin(MARK)) == ["begin", {"tag": "begin"}, {"commitWatermark": W}]
     assert read(messages.commit(MARK)) == ["commit", {"tag": "commit"}, {"watermark": W}]
+    timed = ["commit", {"tag": "commit", "commitTimeMs": 1_700_000_000_123}, {"watermark": W}]
+    assert read(messages.commit(MARK, 1_700_000_000_123)) == timed
     assert read(messages.rollback()) == ["rollback", {"tag": "rollback"}]
 
 

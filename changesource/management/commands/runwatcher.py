@@ -6,6 +6,9 @@ import asyncio
 import signal
 from typing import Any
 
+from django.core.management.base import CommandError
+from prometheus_client import start_http_server
+
 from changesource import conf
 from changesource.management.commands._coded import CodedCommand
 from changesource.services import startup
@@ -24,7 +27,17 @@ class Command(CodedCommand):
             self.stderr.write("REDIS_URL is not set: nobody outside this process hears what it publishes.")
         startup.prepare_database(startup.DATABASE_PATIENCE)
         startup.prepare(chosen)
+        self._tell(chosen.watcher_metrics_port)
         asyncio.run(self._watch())
+
+    def _tell(self, port: int) -> None:
+        """Serve the metrics, and nothing else, in a thread: this command has no pages otherwise."""
+        if not port:
+            return
+        try:
+            start_http_server(port)
+        except OSError as error:
+            raise CommandError(f"WATCHER_METRICS_PORT {port} cannot be listened on: {error.strerror}.") from error
 
     async def _watch(self) -> None:
         shared = runtime()

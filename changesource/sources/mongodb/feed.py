@@ -98,6 +98,8 @@ def needed_parts(needs: Needs) -> dict[str, object]:
     fields = fields_of(needs)
     history = sorted(name for name, need in needs.items() if need.history)
     shown: dict[str, object] = dict.fromkeys(EVENT_FIELDS, 1)
+    # A number is decoded in a fifth of the time that a date takes, and every event has one.
+    shown["wallTime"] = {"$toLong": "$wallTime"}
     if fields is None:
         shown["fullDocument"] = 1
     else:
