@@ -12,6 +12,7 @@ from typing import Any
 from django.contrib.auth import SESSION_KEY
 from django.contrib.sessions.backends.base import VALID_KEY_CHARS, SessionBase
 from django.contrib.sessions.backends.db import SessionStore as DatabaseSessions
+from django.contrib.sessions.base_session import AbstractBaseSession
 from django.contrib.sessions.models import Session
 from django.db.models import QuerySet
 from django.http import HttpRequest
@@ -60,19 +61,17 @@ class SessionStore(DatabaseSessions):
         """Whether there is a session of this key."""
         return await self._rows(session_key).aexists()
 
-    def create_model_instance(self, data: dict[str, Any]) -> Session:
+    def create_model_instance(self, data: dict[str, Any]) -> AbstractBaseSession:
         """The row for what the session holds."""
-        row: Any = super().create_model_instance(data)
+        row = super().create_model_instance(data)
         row.session_key = kept_as(row.session_key)
-        kept: Session = row
-        return kept
+        return row
 
-    async def acreate_model_instance(self, data: dict[str, Any]) -> Session:
+    async def acreate_model_instance(self, data: dict[str, Any]) -> AbstractBaseSession:
         """The row for what the session holds."""
-        row: Any = await super().acreate_model_instance(data)
+        row = await super().acreate_model_instance(data)
         row.session_key = kept_as(row.session_key)
-        kept: Session = row
-        return kept
+        return row
 
     def delete(self, session_key: str | None = None) -> None:
         """Delete the session of this key, or this one."""
