@@ -377,7 +377,7 @@ class _Reader:
             file = data_dir / "zerosource.sqlite3"
             try:
                 _make_private(data_dir)
-                # It has the sessions of whoever is logged in. SQLite gives the files beside it the same mode.
+                # It has hashes of passwords. SQLite gives the files beside it the same mode.
                 file.touch(mode=0o600)
             except OSError as exc:
                 raise wrong("DATA_DIR", f"cannot be written to, and DATABASE_URL is not set: {exc.strerror}") from exc

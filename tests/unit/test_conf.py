@@ -146,7 +146,7 @@ def test_a_secret_key_is_made_once_and_kept(tmp_path: Path) -> None:
 
 
 def test_what_is_kept_in_files_is_its_owners_alone(tmp_path: Path) -> None:
-    """The sessions of those who are logged in are among it. A folder that is there already stays as it is."""
+    """Hashes of passwords are among it. A folder that is there already stays as it is."""
     there = tmp_path / "there"
     there.mkdir(mode=0o755)
     for folder, mode in ((tmp_path / "made" / "here", 0o700), (there, 0o755)):
