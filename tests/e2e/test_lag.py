@@ -28,7 +28,7 @@ def collector() -> Iterator[tuple[str, list[Point]]]:
 
     class Receiver(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            sent = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            sent = json.loads(b"".join(self.chunks()))
             for resource in sent["resourceMetrics"]:
                 for scope in resource["scopeMetrics"]:
                     for metric in scope["metrics"]:
@@ -38,6 +38,13 @@ def collector() -> Iterator[tuple[str, list[Point]]]:
             self.send_header("Content-Type", "application/json")
             self.end_headers()
             self.wfile.write(b"{}")
+
+        def chunks(self) -> Iterator[bytes]:
+            """The body, which comes by chunks."""
+            while size := int(self.rfile.readline(), 16):
+                yield self.rfile.read(size)
+                self.rfile.readline()
+            self.rfile.readline()
 
         def log_message(self, format: str, *args: object) -> None:
             pass

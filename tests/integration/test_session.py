@@ -843,8 +843,9 @@ async def test_frames_are_what_the_protocol_says() -> None:
         await connection.until(lambda: it.is_exact(replica))
     watermark = replica.model.last_watermark
     relation = {"schema": "public", "name": "chat", "rowKey": {"columns": ["id"]}, "keyColumns": ["id"]}
+    time_ms = (Watermark.parse(watermark).cluster_time >> 32) * 1000
     assert [json.loads(frame) for frame in replica.frames] == [
         ["begin", {"tag": "begin"}, {"commitWatermark": watermark}],
         ["data", {"tag": "insert", "relation": relation, "new": {"id": 500, "title": "t"}}],
-        ["commit", {"tag": "commit"}, {"watermark": watermark}],
+        ["commit", {"tag": "commit", "commitTimeMs": time_ms}, {"watermark": watermark}],
     ]
