@@ -129,7 +129,10 @@ class ChangeStreamConsumer(TaskConsumer):
         A database that does not answer keeps nobody out.
         """
         if not await read(watermarks.admit, True, request.app_id, request.shard_num, most):
-            raise ReplicasExhausted(f"{most} replicas are known, as many as MAX_REPLICAS allows, and this one is new.")
+            raise ReplicasExhausted(
+                f"The replica is new, and {most} are known, as many as MAX_REPLICAS allows, or a tenth of that of its"
+                " app id."
+            )
 
     async def serve(self, session: ReplicaSession, guard: Guard | None) -> None:
         """Run the session; close the socket when it ends by itself."""

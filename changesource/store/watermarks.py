@@ -38,13 +38,19 @@ def sync_point(app_id: str, shard_num: int) -> SyncPoint | None:
     return SyncPoint(row.replica_version, int(row.sync_end) if known else None)
 
 
+SHARDS = 10  # of so many replicas one may be another shard of the same app id
+
+
 def admit(app_id: str, shard_num: int, most: int) -> bool:
-    """Whether the replica is known, or becomes so now as one of at most ``most``."""
+    """Whether the replica is known, or becomes so now as one of at most ``most``, and a tenth of those of one app id.
+
+    So a key that is bound to one keeps no other app's replicas out.
+    """
     with transaction.atomic():
         rows = Row.objects.filter(kind=Row.Kind.REPLICA)
         if rows.filter(app_id=app_id, shard_num=shard_num).exists():
             return True
-        if rows.count() >= most:
+        if rows.count() >= most or rows.filter(app_id=app_id).count() >= max(1, most // SHARDS):
             return False
         Row.objects.get_or_create({"state": "connected"}, kind=Row.Kind.REPLICA, app_id=app_id, shard_num=shard_num)
     return True

@@ -103,3 +103,9 @@ def test_new_replicas_are_admitted_up_to_the_bound() -> None:
     assert sorted(rows.values_list("app_id", "shard_num", "state")) == [("a", 0, "connected"), ("b", 0, "connected")]
     rows.filter(app_id="a").delete()
     assert watermarks.admit("c", 0, 2)
+
+
+def test_one_app_id_has_a_tenth_of_the_replicas_at_most() -> None:
+    assert [watermarks.admit("a", shard, 30) for shard in range(5)] == [True, True, True, False, False]
+    assert watermarks.admit("a", 2, 30), "those that are known go on"
+    assert watermarks.admit("b", 0, 30)
