@@ -104,21 +104,25 @@ def first_admin(*, generate: bool) -> tuple[str, str] | None:
 
     With ``generate`` a missing password is made up; return (name, password) then, to be printed this once.
     """
-    users = get_user_model()._default_manager
-    if users.filter(is_superuser=True).exists():
+    if has_admin():
         return None
     name = os.environ.get("DJANGO_SUPERUSER_USERNAME", "admin" if generate else "")
     given = os.environ.get("DJANGO_SUPERUSER_PASSWORD", "")
     password = given or (secrets.token_urlsafe(12) if generate else "")
     if not name or not password:
         return None
-    user = users.model(
+    user = get_user_model()._default_manager.model(
         username=name, email=os.environ.get("DJANGO_SUPERUSER_EMAIL", ""), is_staff=True, is_superuser=True
     )
     user.set_password(password)
     user.save()
     logger.info("admin user made", extra={"user": name})
     return None if given else (name, password)
+
+
+def has_admin() -> bool:
+    """Whether there is a superuser."""
+    return get_user_model()._default_manager.filter(is_superuser=True).exists()
 
 
 def first_api_key(chosen: Settings) -> str | None:
