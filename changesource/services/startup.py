@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from django.contrib.auth import get_user_model
 from django.core.management import call_command
-from django.db import InterfaceError, OperationalError, connection
+from django.db import InterfaceError, OperationalError, connection, transaction
 
 from changesource.backoff import Backoff
 from changesource.conf import Settings
@@ -104,18 +104,20 @@ def first_admin(*, generate: bool) -> tuple[str, str] | None:
 
     With ``generate`` a missing password is made up; return (name, password) then, to be printed this once.
     """
-    if has_admin():
-        return None
     name = os.environ.get("DJANGO_SUPERUSER_USERNAME", "admin" if generate else "")
     given = os.environ.get("DJANGO_SUPERUSER_PASSWORD", "")
     password = given or (secrets.token_urlsafe(12) if generate else "")
     if not name or not password:
         return None
-    user = get_user_model()._default_manager.model(
-        username=name, email=os.environ.get("DJANGO_SUPERUSER_EMAIL", ""), is_staff=True, is_superuser=True
-    )
-    user.set_password(password)
-    user.save()
+    # Of several processes that start at once the first one makes it.
+    with _alone(), transaction.atomic():
+        if has_admin():
+            return None
+        user = get_user_model()._default_manager.model(
+            username=name, email=os.environ.get("DJANGO_SUPERUSER_EMAIL", ""), is_staff=True, is_superuser=True
+        )
+        user.set_password(password)
+        user.save()
     logger.info("admin user made", extra={"user": name})
     return None if given else (name, password)
 
