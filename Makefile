@@ -57,6 +57,7 @@ test: services lint
 	$(PYTEST) -m "not slow"
 
 test-all: services lint
+	@sh devtools/system-packages.sh debootstrap
 	$(PYTEST)
 
 SECONDS_OF_CHAOS ?= 1800

@@ -113,34 +113,40 @@ def first_admin(*, generate: bool) -> tuple[str, str] | None:
     With ``generate`` a missing password is made up; return (name, password) then, to be printed this once. Without it
     a given one must be as strong as those that are chosen in the admin. Raises ``SettingError``.
     """
-    users = get_user_model()._default_manager
-    if users.filter(is_superuser=True).exists():
-        return None
     name = os.environ.get("DJANGO_SUPERUSER_USERNAME", "admin" if generate else "")
     given = os.environ.get("DJANGO_SUPERUSER_PASSWORD", "")
     password = given or (secrets.token_urlsafe(12) if generate else "")
     if not name or not password:
         return None
-    user = users.model(
-        username=name, email=os.environ.get("DJANGO_SUPERUSER_EMAIL", ""), is_staff=True, is_superuser=True
-    )
-    if not generate:
+    # Of several processes that start at once the first one makes it.
+    with _alone():
+        if has_admin():
+            return None
+        user = get_user_model()._default_manager.model(
+            username=name, email=os.environ.get("DJANGO_SUPERUSER_EMAIL", ""), is_staff=True, is_superuser=True
+        )
+        if not generate:
+            try:
+                validate_password(password, user)
+            except ValidationError as error:
+                raise SettingError(
+                    "DJANGO_SUPERUSER_PASSWORD is refused, unless DEBUG is on.", remedy=" ".join(error.messages)
+                ) from error
+        user.set_password(password)
         try:
-            validate_password(password, user)
-        except ValidationError as error:
-            raise SettingError(
-                "DJANGO_SUPERUSER_PASSWORD is refused, unless DEBUG is on.", remedy=" ".join(error.messages)
-            ) from error
-    user.set_password(password)
-    try:
-        with transaction.atomic():
-            user.save()
-    except IntegrityError:
-        # By another process that starts, or by somebody who is no superuser: nothing that must keep replicas waiting.
-        logger.warning("no admin user made", extra={"user": name, "why": "the name is taken"})
-        return None
+            with transaction.atomic():
+                user.save()
+        except IntegrityError:
+            # By somebody who is no superuser: nothing that must keep replicas waiting.
+            logger.warning("no admin user made", extra={"user": name, "why": "the name is taken"})
+            return None
     logger.info("admin user made", extra={"user": name})
     return None if given else (name, password)
+
+
+def has_admin() -> bool:
+    """Whether there is a superuser."""
+    return get_user_model()._default_manager.filter(is_superuser=True).exists()
 
 
 def first_api_key(chosen: Settings) -> str | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,14 @@ class CodedCommand(BaseCommand):
             output.write_text(text, encoding="utf-8")
         except OSError as exc:
             raise CommandError(f"{output} cannot be written: {exc.strerror}") from exc
+
+
+def end_by_sigterm() -> None:
+    """Have SIGTERM end the start of a command that runs for long, until what it runs takes the signal for itself.
+
+    As the first process of a container it would be deaf to it otherwise, and be killed after the time of grace.
+    """
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
 
 
 def _refusal(error: ZerosourceError) -> CommandError:

@@ -10,7 +10,7 @@ from django.core.management.base import CommandError
 from prometheus_client import start_http_server
 
 from changesource import conf
-from changesource.management.commands._coded import CodedCommand
+from changesource.management.commands._coded import CodedCommand, end_by_sigterm
 from changesource.services import startup
 from changesource.services.runtime import runtime
 
@@ -22,6 +22,7 @@ class Command(CodedCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Watch until SIGTERM or SIGINT."""
+        end_by_sigterm()
         chosen = conf.settings()
         if not chosen.redis_url:
             self.stderr.write("REDIS_URL is not set: nobody outside this process hears what it publishes.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from argparse import ArgumentParser
+from collections.abc import Iterable
 from typing import Any
 
 from django.core.management.base import CommandError
@@ -11,8 +12,8 @@ from django.core.management.base import CommandError
 from changesource import conf
 from changesource.embedded import EmbeddedMongoDB, listens
 from changesource.exceptions import SettingError
-from changesource.management.commands._coded import CodedCommand
-from changesource.services import access, sample, startup
+from changesource.management.commands._coded import CodedCommand, end_by_sigterm
+from changesource.services import access, announcing, sample, startup
 
 LOOPBACK = "127.0.0.1"
 EVERYWHERE = "0.0.0.0"  # noqa: S104 - a server in a container must listen there
@@ -35,10 +36,13 @@ class Command(CodedCommand):
         if options["port"]:
             os.environ["PORT"] = str(options["port"])
             conf.settings.cache_clear()
+        end_by_sigterm()
         embedded = self._embedded()
         try:
             chosen = conf.settings()
             host = options["host"] or (LOOPBACK if chosen.debug else EVERYWHERE)
+            if not chosen.debug:
+                self._say(announcing.announce(chosen, os.environ))
             startup.prepare_database(startup.DATABASE_PATIENCE)
             access.check_host(host, chosen)
             if options["sample_data"] and sample.load(chosen, embedded=embedded is not None):
@@ -72,10 +76,17 @@ class Command(CodedCommand):
         made = startup.patiently(lambda: startup.first_admin(generate=chosen.debug))
         if made:
             self.stdout.write(f"Admin user {made[0]!r} with password {made[1]!r} (shown this once).")
+        if not startup.patiently(startup.has_admin):
+            self._say([announcing.missing_admin()])
         if key := startup.patiently(lambda: startup.first_api_key(chosen)):
             self.stdout.write(
                 f"API key (shown this once; for ZERO_UPSTREAM_DB=ws://zero:KEY@HOST:PORT/changes/v0/stream): {key}"
             )
+
+    def _say(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.stdout.write(line)
+        self.stdout.flush()  # what follows may take a while, or end the start
 
     def _serve(self, chosen: conf.Settings, host: str, *, watch: bool) -> None:
         from changesource.services.server import ServingFailed, serve  # noqa: PLC0415 - chooses Twisted's reactor
