@@ -287,6 +287,10 @@ class ScriptedSource:
         return self.now
 
 
+def _batch(documents: Sequence[Document]) -> Batch:
+    return Batch(repr(documents).encode(), lambda _: documents)
+
+
 class ScriptedCopy:
     """A ``CollectionCopy`` of a ``ScriptedSource``: every batch shows what is there when it is read."""
 
@@ -317,7 +321,7 @@ class ScriptedCopy:
                 if not batch:
                     return
                 self._last = order[len(batch) - 1]
-                yield Batch(repr(batch).encode(), lambda _, batch=batch: batch)  # type: ignore[misc]
+                yield _batch(batch)
         finally:
             source.cursors.remove(self._collection)
 

@@ -98,7 +98,7 @@ def compile_expression(expression: Json, place: str) -> Expression:
         run = lambda scope: single([*scope, *[MISSING] * rest])  # noqa: E731 - a function of its own is no clearer
     if size.shares:
         whole = run
-        run = lambda scope: checked_size(whole(scope))  # noqa: E731
+        run = lambda scope: checked_size(whole(scope))  # noqa: E731 - as above
     if size.is_light and size.parts <= FEW_PARTS:
         return lambda document: run([document])
     return bounded(lambda document: run([document]))
