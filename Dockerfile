@@ -12,6 +12,7 @@ COPY requirements.txt /tmp/requirements.txt
 RUN /opt/zerosource/venv/bin/pip install --no-cache-dir --disable-pip-version-check --only-binary=:all: \
         --require-hashes -r /tmp/requirements.txt \
     && /opt/zerosource/venv/bin/pip uninstall --yes --quiet --disable-pip-version-check pip setuptools
+COPY LICENSE /opt/zerosource/app/LICENSE
 COPY manage.py /opt/zerosource/app/manage.py
 COPY changesource /opt/zerosource/app/changesource
 COPY zerosource_project /opt/zerosource/app/zerosource_project

@@ -27,7 +27,11 @@ from devtools import screenshots
 from tests.harness.documentation import METRICS_HEAD, README, ROOT, table
 from tests.harness.scraping import metrics_of
 
-PAGES = (README, ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md")))
+PAGES = (
+    README,
+    *(ROOT / name for name in ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+)
 
 SETTINGS_HEAD = "| Name | Default | Bound | What it does |"
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
