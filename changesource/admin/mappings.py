@@ -21,9 +21,9 @@ from changesource.admin.rights import EDIT, PUBLISH, may
 from changesource.admin.searching import BoundedSearch
 from changesource.admin.switching import SwitchActions
 from changesource.conf import settings
-from changesource.fields import OrderedJSONField
+from changesource.fields import EmptyableJSONField, OrderedJSONField
 from changesource.models import ColumnMapping, Publication, TableMapping
-from changesource.services.consequences import consequences
+from changesource.services.consequences import plan
 from changesource.store.mappings import latest_revision
 
 if TYPE_CHECKING:
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 else:
     ColumnTabularInline = TabularInline
     TableModelAdmin = PublicationModelAdmin = ModelAdmin
+
+# Django shows such values by Python's own form of them.
+AS_WRITTEN = {"filter": "filter_as_written", "pipeline": "pipeline_as_written"}
 
 
 def is_managed(obj: TableMapping | Publication | None) -> bool:
@@ -107,6 +110,26 @@ class TableMappingAdmin(
         css = {"all": ("changesource/editor.css",)}  # noqa: RUF012 -- Django's own attribute
         js = tuple(f"changesource/{name}.js" for name in ("json", "columns", "editor"))
 
+    def get_fieldsets(self, request: HttpRequest, obj: TableMapping | None = None) -> Any:
+        """Filter and pipeline as they are written, where they are only shown."""
+        found = super().get_fieldsets(request, obj)
+        if obj is None or self.has_change_permission(request, obj):
+            return found
+        return [
+            (name, {**options, "fields": [AS_WRITTEN.get(str(field), field) for field in options["fields"]]})
+            for name, options in found
+        ]
+
+    @admin.display(description="Filter")
+    def filter_as_written(self, obj: TableMapping) -> Any:
+        """The filter as JSON."""
+        return EmptyableJSONField().prepare_value(obj.filter)
+
+    @admin.display(description="Pipeline")
+    def pipeline_as_written(self, obj: TableMapping) -> Any:
+        """The pipeline as JSON."""
+        return EmptyableJSONField().prepare_value(obj.pipeline)
+
     def may_edit(self, request: HttpRequest) -> bool:
         """Whether somebody may change mappings at all, whoever manages them."""
         return super().has_change_permission(request)
@@ -125,9 +148,11 @@ class TableMappingAdmin(
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         """The list, with what is served now."""
+        planned = plan()
         context = {
             "served": latest_revision(),
-            "consequences": consequences(),
+            "consequences": str(planned),
+            "is_served": not (planned.is_first or planned.problem or planned.changes),
             "may_publish": may(request, EDIT, PUBLISH),
             **self.file_context(request),
             **(extra_context or {}),

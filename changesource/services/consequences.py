@@ -90,11 +90,6 @@ def plan(draft: Specification | None = None) -> Plan:
     return Plan(draft_hash, False, "", changes, tuple(resyncs), tuple(refused), after)
 
 
-def consequences() -> str:
-    """``plan`` in a sentence or two."""
-    return str(plan())
-
-
 def resynced_rows(chosen: Settings, planned: Plan, seconds: float = PATIENCE) -> int:
     """About how many rows the replicas of ``planned.resyncs`` would read, all in all.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from html import unescape
 from typing import Any, NamedTuple
 
 import pytest
@@ -155,12 +156,23 @@ def test_a_viewer_sees_all_that_is_ours_and_finds_no_button() -> None:
             row = model._default_manager.first()
             if row is not None:
                 assert 'name="_save"' not in client.get(change_page(model)).content.decode(), model
+    RowError.objects.all().delete()
+    empty = client.get(f"{ADMIN}/rowerror/").content.decode()
+    assert "Nothing here yet" in empty
+    assert "/rowerror/add/" not in empty
     tables = client.get(f"{ADMIN}/tablemapping/").content.decode()
     assert "Export mappings" in tables
     assert "Import mappings" not in tables
     assert ">Publish<" not in tables
     assert client.get(f"{ADMIN}/mappingrevision/compare/").status_code == 200
     assert "Restore" not in client.get(change_page(MappingRevision)).content.decode()
+
+
+def test_a_viewer_reads_filters_and_pipelines_as_they_are_written() -> None:
+    TableMapping.objects.update(filter={"deleted": {"$ne": True}}, pipeline=[{"$unwind": "$members"}])
+    page = unescape(logged_in("viewer").get(change_page(TableMapping)).content.decode())
+    assert '{"deleted": {"$ne": true}}' in page
+    assert '[{"$unwind": "$members"}]' in page
 
 
 @pytest.mark.parametrize("page", ["tablemapping/export/", "tablemapping/schema/json/", "mappingrevision/compare/"])
