@@ -37,7 +37,7 @@ LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 
 def json_blocks(page: Path) -> list[bytes]:
     """The content of the page's code blocks of JSON."""
-    return [block.encode() for block in re.findall(r"^```json\n(.*?)^```", page.read_text(), re.M | re.S)]
+    return [block.encode() for block in re.findall(r"^```json\b[^\n]*\n(.*?)^```", page.read_text(), re.M | re.S)]
 
 
 def outside_code(page: Path) -> str:
