@@ -22,6 +22,7 @@ from pymongo.errors import PyMongoError
 from pymongo.uri_parser import parse_uri
 
 from .exceptions import SettingError
+from .nestjs import translate
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "[::1]")
@@ -131,9 +132,15 @@ def settings() -> Settings:
 def read_settings(variables: MutableMapping[str, str], root: Path) -> Settings:
     """Settings from ``variables``, filled in from ``root/.env``; relative paths start at ``root``.
 
-    Creates the data folder, and a secret key in it where none is given. Raises ``SettingError``.
+    Those of the NestJS server are taken under our names (``nestjs``), where ours are not given. Creates the data
+    folder, and a secret key in it where none is given. Raises ``SettingError``.
     """
     read = _Reader(variables, root)
+    with read.translated.blamed():
+        return _settings(read, root)
+
+
+def _settings(read: _Reader, root: Path) -> Settings:
     debug = read.boolean("DEBUG", default=False)
     data_dir = read.path("DATA_DIR") or root / "data"
     mongodb_uri = read.mongodb_uri()
@@ -216,7 +223,8 @@ class _Reader:
 
             Environment.read_env(str(dotenv))
         # Not by env.str: it takes a value that begins with "$" for the name of another variable.
-        self._variables = variables
+        self.translated = translate(variables, root)
+        self._variables = self.translated.variables
         self._root = root
 
     def text(self, name: str, default: str = "") -> str:

@@ -13,6 +13,7 @@ from typing import Final, TypeVar, get_args
 from changesource.exceptions import MappingError
 
 from .json_reading import boolean, flag, known_keys, names, obj, one_of, text
+from .nestjs_forms import ALL_SHOWN, Shown, as_ours, mappings_in, shown_by
 from .schema_formats import Schema, SchemaColumn, SchemaTable, is_schema, read_schema
 from .spec import ColumnSpec, ColumnType, ErrorPolicy, IdType, Json, LargeIntegers, Specification, TableSpec
 
@@ -69,6 +70,7 @@ class _Table:
     collection: str
     sources: Mapping[str, _Source]  # of `fields` or `projection`, by column
     sources_key: str  # which of the two it was
+    shown: Shown
     columns: Mapping[str, _Column] | None
     primary_key: tuple[str, ...] | None
     filter: dict[str, Json]
@@ -101,7 +103,7 @@ def read_mappings(data: Json) -> Mappings:
 
     Raises ``MappingError``.
     """
-    top = obj("mappings", data)
+    top = obj("mappings", mappings_in(data))
     tables = top
     publications: dict[str, Json] = {}
     if _is_wrapped(top):
@@ -179,7 +181,8 @@ def _is_wrapped(top: dict[str, Json]) -> bool:
 
 def _read_table(place: str, data: Json) -> _Table:
     """One table's mapping, in any form."""
-    entry = obj(place, data)
+    given = obj(place, data)
+    entry = as_ours(given)
     known_keys(place, entry, KEYS)
     for one, other in (("collection", "source"), ("fields", "projection")):
         if one in entry and other in entry:
@@ -194,6 +197,7 @@ def _read_table(place: str, data: Json) -> _Table:
         collection=text(f"{place}.{collection_key}", entry[collection_key]),
         sources=_read_sources(place, entry),
         sources_key="projection" if "projection" in entry else "fields",
+        shown=shown_by(given.get("projection")),
         columns=_read_columns(f"{place}.columns", entry["columns"]) if "columns" in entry else None,
         primary_key=names(f"{place}.primaryKey", entry["primaryKey"]) if "primaryKey" in entry else None,
         filter=_read_filter(place, entry),
@@ -295,10 +299,13 @@ def _entry_of(table: SchemaTable, mappings: Mappings) -> tuple[str, SchemaTable,
         raise MappingError(f"tables.{given[1]}", f"is the same table as {given[0]!r}")
     if given:
         return given[0], table, mappings.tables[given[0]]
+    if table.mapping is not None:
+        return table.alias, table, _read_table(f"tables.{table.alias}", table.mapping)
     default = _Table(
         table.name,
         {},
         "fields",
+        ALL_SHOWN,
         None,
         None,
         {},
@@ -332,7 +339,7 @@ def _complete(shown_name: str, table: SchemaTable, entry: _Table) -> TableSpec:
             key = "path" if own.path else "expression"
             raise MappingError(f"{at}.{key}", f"is given in {entry.sources_key!r} too")
         if source == _Source():
-            source = sources.get(column.name) or _Source(_default_path(column.name, entry.pipeline))
+            source = sources.get(column.name) or _default(place, column, entry)
         columns.append(
             ColumnSpec(column.name, column.type, source.path, column.optional, source.expression, own.key_type)
         )
@@ -352,6 +359,17 @@ def _complete(shown_name: str, table: SchemaTable, entry: _Table) -> TableSpec:
         enabled=entry.enabled,
         description=entry.description,
     )
+
+
+def _default(place: str, column: SchemaColumn, entry: _Table) -> _Source:
+    """What a column shows of which nothing is said: the field of its name, unless the projection leaves that out."""
+    path = _default_path(column.name, entry.pipeline)
+    if path == "_id" or entry.shown.has(column.name, column.alias):
+        return _Source(path)
+    if not column.optional:
+        at = f"{place}.projection.{column.alias}"
+        raise MappingError(at, "is left out, so that the column is always null: add it, or make the column optional")
+    return _Source(expression={"$literal": None})
 
 
 def _default_path(column: str, pipeline: Iterable[Json]) -> str:

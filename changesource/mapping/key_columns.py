@@ -11,23 +11,30 @@ from dataclasses import dataclass
 
 from changesource.exceptions import MappingError
 from changesource.mapping.expressions import Expression, compile_expression
-from changesource.mapping.keys import ID_TYPES, KEY_TYPES, Image, compile_key
+from changesource.mapping.keys import ID_TYPES, KEY_TYPES, Image, Key, compile_key
 from changesource.mapping.provenance import ID, Provenance
 from changesource.mapping.provenance import Image as ImageOf
 from changesource.mapping.spec import ColumnSpec, IdType, TableSpec
 
-# The types whose text $toString gives as exactly as the key does.
-_AS_TEXT: tuple[IdType, ...] = ("objectId", "string", "date")
-_AS_HEX: tuple[IdType, ...] = ("objectId",)
+# The types of _id of which what an expression gives differs wherever they do, by its kind.
+_ALLOWED: dict[str, tuple[IdType, ...]] = {
+    "exact": ("string",),
+    "text": ("objectId", "string", "date"),
+    "base64": ("objectId",),
+}
 
 
 @dataclass(frozen=True)
 class KeyColumn:
-    """One column of a key: its ``image`` of the document's ``_id``, or, with ``read``, of what that gives."""
+    """One column of a key: its ``image`` of the document's ``_id``, or, with ``read``, of what that gives.
+
+    ``guard`` raises ``ValueError`` for an ``_id`` that what is read would not tell from others.
+    """
 
     name: str
     image: Image
     read: Expression | None = None
+    guard: Image | None = None
 
 
 @dataclass(frozen=True)
@@ -55,45 +62,58 @@ def compile_table_key(spec: TableSpec, provenance: Provenance) -> TableKey:
     place = f"tables.{spec.name}"
     by_name = {column.name: column for column in spec.columns}
     columns = [by_name[name] for name in spec.primary_key]
-    images = {column.name: _image_of_id(spec, column, provenance, place) for column in columns}
-    if any(image is not None for image in images.values()):
-        made = [_with_id(column, images[column.name], place) for column in columns]
-        return TableKey(tuple(made), ())
+    of_id = {column.name: _of_id(spec, column, provenance, place) for column in columns}
+    if any(of_id.values()):
+        # Where another column shows _id, only rows of one document can meet here, and those are told apart.
+        return TableKey(tuple(of_id[column.name] or _of_field(column, place) for column in columns), ())
     fields = _fields(columns, provenance, place)
     return TableKey(tuple(_of_field(column, place) for column in columns), fields)
 
 
-def _image_of_id(spec: TableSpec, column: ColumnSpec, provenance: Provenance, place: str) -> Image | None:
-    """The column as an image of ``_id``; None where it shows something else."""
+def _of_id(spec: TableSpec, column: ColumnSpec, provenance: Provenance, place: str) -> KeyColumn | None:
+    """The column as one that shows ``_id``; None where it shows something else."""
     # It is read from ``_id`` itself, but must be sound as it stands.
-    compile_expression(column.source, f"{place}.columns.{column.name}")
+    read = compile_expression(column.source, f"{place}.columns.{column.name}")
     origin = provenance.of_expression(column.source)
-    allowed: Sequence[IdType] = ID_TYPES
-    if isinstance(origin, ImageOf) and origin.path == ID:
-        allowed = _AS_TEXT if origin.kind == "text" else _AS_HEX
-        if column.type != "string":
-            return None
-    elif origin != ID:
+    if origin == ID:
+        return KeyColumn(column.name, _image(spec, column, ID_TYPES, place))
+    if not isinstance(origin, ImageOf) or origin.path != ID or column.type != "string":
         return None
+    image = _image(spec, column, _ALLOWED[origin.kind], place)
+    if origin.kind == "base64":
+        image = _as_base64(image)
+    if not origin.separator:
+        return KeyColumn(column.name, image)
+    text = compile_key("string", "string", "the key")
+    return KeyColumn(column.name, text, read, _without(origin.separator, image))
+
+
+def _image(spec: TableSpec, column: ColumnSpec, allowed: Sequence[IdType], place: str) -> Image:
+    """The image of an ``_id`` of the types that the column and its expression can hold."""
     fitting = [kind for kind in KEY_TYPES[column.type] if kind in allowed]
     if spec.id_type and spec.id_type not in fitting:
         of = f"a {column.type} key column" if allowed == ID_TYPES else "this expression"
         raise MappingError(f"{place}.idType", f"_id of type {spec.id_type} does not fit {of}")
-    image = compile_key(spec.id_type, column.type, "_id", fitting)
-    if isinstance(origin, ImageOf) and origin.kind == "base64":
-        return lambda value: _base64(image(value))
-    return image
+    return compile_key(spec.id_type, column.type, "_id", fitting)
+
+
+def _without(separator: str, image: Image) -> Image:
+    def guard(value: object) -> Key:
+        text = image(value)
+        # Not where both meet either: "a-" and "--" are no other text than "a", "--" and "-".
+        if f"{text}{separator}".find(separator) != len(str(text)) or f"{separator}{text}".rfind(separator) != 0:
+            raise ValueError(f"_id holds {separator!r}, so that the key does not tell where it ends")
+        return text
+
+    return guard
+
+
+def _as_base64(image: Image) -> Image:
+    return lambda value: _base64(image(value))
 
 
 def _base64(text: object) -> str:
     return base64.urlsafe_b64encode(bytes.fromhex(str(text))).decode("ascii").rstrip("=")
-
-
-def _with_id(column: ColumnSpec, image: Image | None, place: str) -> KeyColumn:
-    if image is not None:
-        return KeyColumn(column.name, image)
-    # Another column shows _id, so only rows of one document can meet here, and those are told apart.
-    return _of_field(column, place)
 
 
 def _of_field(column: ColumnSpec, place: str) -> KeyColumn:

@@ -19,10 +19,15 @@ ID: Path = ("_id",)
 
 @dataclass(frozen=True)
 class Image:
-    """What an expression makes of a field, of which it differs wherever the field does: its text, or that as base64."""
+    """What an expression makes of a field, of which it differs wherever the field does: its text, or that as base64.
+
+    With ``separator`` it is a longer text, in which that stands beside the image ("exact" is the field itself): it
+    differs for fields of which no image holds the separator.
+    """
 
     path: Path
-    kind: Literal["text", "base64"]
+    kind: Literal["exact", "text", "base64"]
+    separator: str = ""
 
 
 Origin: TypeAlias = Path | Image | None
@@ -63,6 +68,8 @@ class Provenance:
         if not isinstance(expression, dict) or len(expression) != 1:
             return None
         ((name, inner),) = expression.items()
+        if name == "$concat" and isinstance(inner, list):
+            return self._joined(inner)
         if name == "$convert" and isinstance(inner, dict) and set(inner) == {"input", "to"}:
             name, inner = ("$toString" if inner["to"] in ("string", 2) else name), inner["input"]
         if isinstance(inner, list) and len(inner) == 1:
@@ -70,8 +77,23 @@ class Provenance:
         origin = self.of_expression(inner)
         if name == "$toString" and isinstance(origin, tuple):
             return Image(origin, "text")
-        if name == "$hexToBase64Url" and isinstance(origin, Image) and origin.kind == "text":
+        if name == "$hexToBase64Url" and isinstance(origin, tuple):
+            origin = Image(origin, "text")
+        if name == "$hexToBase64Url" and isinstance(origin, Image) and origin.kind == "text" and not origin.separator:
             return Image(origin.path, "base64")
+        return None
+
+    def _joined(self, parts: list[Json]) -> Origin:
+        """Texts in a row: ``_id`` can be told from them where it is the first or the last, beside a constant."""
+        for first, second in ((parts[:1], parts[1:2]), (parts[-1:], parts[-2:-1])):
+            separator = second[0] if second else ""
+            if not isinstance(separator, str) or not separator or separator.startswith("$"):
+                continue
+            origin = self.of_expression(first[0])
+            if origin == ID:
+                return Image(ID, "exact", separator)
+            if isinstance(origin, Image) and origin.path == ID and not origin.separator:
+                return Image(ID, origin.kind, separator)
         return None
 
     def _of_text(self, text: str) -> Origin:

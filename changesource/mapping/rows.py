@@ -21,8 +21,8 @@ from changesource.mapping.spec import ColumnSpec, Json, TableSpec
 from changesource.mapping.values import Converters, converters_of
 
 JsonRow: TypeAlias = dict[str, Json]
-# Name, the image, the reader (None: the document's ``_id``).
-_KeyColumn: TypeAlias = tuple[str, Image, Expression | None]
+# Name, the image, the reader (None: the document's ``_id``), the guard.
+_KeyColumn: TypeAlias = tuple[str, Image, Expression | None, Image | None]
 # What code may raise at a value that nobody foresaw.
 UNFORESEEN = (ArithmeticError, LookupError, RecursionError, TypeError, ValueError)
 
@@ -158,8 +158,10 @@ class CompiledTable:
 
     def _key(self, document_id: object, document: Document) -> JsonRow:
         row: JsonRow = {}
-        for name, image, read in self._keys:
+        for name, image, read, guard in self._keys:
             try:
+                if guard is not None:
+                    guard(document_id)
                 row[name] = image(document_id if read is None else read(document))
             except ValueError as exc:
                 raise RowRejected(name, str(exc)) from exc
@@ -189,7 +191,7 @@ def compile_table(spec: TableSpec) -> CompiledTable:
         pipeline=pipeline if spec.pipeline else None,
         matches=matches,
         columns=tuple(_compile_column(spec, column, f"{place}.columns.{column.name}") for column in others),
-        _keys=tuple((column.name, column.image, column.read) for column in key.columns),
+        _keys=tuple((column.name, column.image, column.read, column.guard) for column in key.columns),
     )
 
 

@@ -7,22 +7,29 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Final, TypeAlias, get_args
 
 from changesource.exceptions import MappingError
 
 from .json_reading import boolean, known_keys, names, obj, one_of, text
+from .nestjs_forms import beside_schema, mapping_of_name, schema_in
 from .spec import ColumnType, Json, TableSpec
 
 COLUMN_TYPES: Final[tuple[ColumnType, ...]] = get_args(ColumnType)
+# Beside zero-cache's own, those of PostgreSQL that Zero takes for the same.
 PROTOCOL_TYPES: Final[dict[str, ColumnType]] = {
     "text": "string",
+    "varchar": "string",
+    "character": "string",
     "float8": "number",
     "int8": "number",
+    "int4": "number",
+    "numeric": "number",
     "boolean": "boolean",
     "json": "json",
+    "jsonb": "json",
 }
 
 
@@ -39,12 +46,13 @@ class SchemaColumn:
 @dataclass(frozen=True)
 class SchemaTable:
     """A table; ``name`` is the upstream's name for it, ``alias`` the client's, mostly the same. ``primary_key`` holds
-    columns by their upstream names."""
+    columns by their upstream names, ``mapping`` what the schema's file says of where its rows come from."""
 
     name: str
     alias: str
     columns: tuple[SchemaColumn, ...]
     primary_key: tuple[str, ...]
+    mapping: Json = None
 
     def alias_of(self, column: str) -> str:
         """The client's name of a column that is given by the upstream's."""
@@ -122,6 +130,7 @@ def _written_table(table: SchemaTable) -> Json:
 
 def is_schema(data: Json) -> bool:
     """Whether ``data`` is one of the schema forms, rather than mappings."""
+    data = schema_in(data)
     if isinstance(data, list):
         return True
     if not isinstance(data, dict) or not data:
@@ -138,6 +147,8 @@ def is_schema(data: Json) -> bool:
 
 def read_schema(data: Json) -> Schema:
     """The schema in ``data``, in whichever form. Raises ``MappingError``; places begin with ``schema``."""
+    beside = beside_schema(data)
+    data = schema_in(data)
     if isinstance(data, list):
         tables = [_protocol_table(f"schema.{index}", entry) for index, entry in enumerate(data)]
     else:
@@ -153,7 +164,7 @@ def read_schema(data: Json) -> Schema:
         if table.name in known:
             raise MappingError(f"schema.{table.alias}", f"the table {table.name!r} is given twice")
         known.add(table.name)
-    return tuple(tables)
+    return tuple(replace(table, mapping=beside.get(table.name, table.mapping)) for table in tables)
 
 
 def _is_create_schema(top: dict[str, Json]) -> bool:
@@ -183,13 +194,17 @@ def _zero_table(place: str, key: str, data: Json) -> SchemaTable:
         for name, value in _columns(place, entry).items()
     ]
     alias = text(f"{place}.name", entry.get("name", key))
-    return _table(place, text(f"{place}.serverName", entry.get("serverName", alias)), alias, columns, entry)
+    name = text(f"{place}.serverName", entry.get("serverName", alias))
+    if (mapping := mapping_of_name(name)) is not None:
+        return replace(_table(place, alias, alias, columns, entry), mapping=mapping)
+    return _table(place, name, alias, columns, entry)
 
 
 def _protocol_table(place: str, data: Json) -> SchemaTable:
     """As zero-cache is told of a table; columns are in the order of ``pos``."""
     entry = obj(place, data)
-    known_keys(place, entry, ("schema", "name", "primaryKey", "columns"))
+    # The last two are PostgreSQL's own details of tables.
+    known_keys(place, entry, ("schema", "name", "primaryKey", "columns", "tableMapping", "oid", "publications"))
     if entry.get("schema", "public") != "public":
         raise MappingError(f"{place}.schema", "must be 'public'")
     if "name" not in entry:
@@ -200,8 +215,8 @@ def _protocol_table(place: str, data: Json) -> SchemaTable:
     for column_name, value in _columns(place, entry).items():
         at = f"{place}.columns.{column_name}"
         column = obj(at, value)
-        # The last four are zero-cache's own details of PostgreSQL columns.
-        details = ("characterMaximumLength", "dflt", "pgTypeClass", "elemPgTypeClass")
+        # The last five are zero-cache's own details of PostgreSQL columns.
+        details = ("characterMaximumLength", "dflt", "pgTypeClass", "elemPgTypeClass", "typeOID")
         known_keys(at, column, ("pos", "dataType", "notNull", *details))
         type_ = PROTOCOL_TYPES[one_of(f"{at}.dataType", column.get("dataType"), tuple(PROTOCOL_TYPES))]
         not_null = column.get("notNull")
@@ -210,7 +225,8 @@ def _protocol_table(place: str, data: Json) -> SchemaTable:
         if isinstance(pos, bool) or not isinstance(pos, int | float):
             raise MappingError(f"{at}.pos", "must be a number")
         placed.append((pos, SchemaColumn(column_name, column_name, type_, optional)))
-    return _table(place, name, name, [column for _, column in sorted(placed, key=lambda pair: pair[0])], entry)
+    columns = [column for _, column in sorted(placed, key=lambda pair: pair[0])]
+    return replace(_table(place, name, name, columns, entry), mapping=entry.get("tableMapping"))
 
 
 def _columns(place: str, entry: dict[str, Json]) -> dict[str, Json]:
@@ -226,8 +242,13 @@ def _column(place: str, name: str, entry: dict[str, Json]) -> SchemaColumn:
         name=text(f"{place}.serverName", entry.get("serverName", name)),
         alias=name,
         type=one_of(f"{place}.type", entry["type"], COLUMN_TYPES),
-        optional=boolean(f"{place}.optional", entry.get("optional", False)),
+        optional=boolean(f"{place}.optional", entry.get("optional", _may_lack(place, entry))),
     )
+
+
+def _may_lack(place: str, entry: dict[str, Json]) -> bool:
+    """Whether a column that does not say whether it is optional may lack a value: by the word of protocol tables."""
+    return "notNull" in entry and not boolean(f"{place}.notNull", entry["notNull"])
 
 
 def _table(place: str, name: str, alias: str, columns: list[SchemaColumn], entry: dict[str, Json]) -> SchemaTable:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from urllib.parse import unquote, urlsplit
 
 from changesource.conf import Settings
+from changesource.nestjs import Translated
 
 WIDTH = 15
 
@@ -16,6 +17,14 @@ def announce(chosen: Settings, given: Mapping[str, str]) -> list[str]:
     Nothing that is secret is in them.
     """
     return [f"{subject:<{WIDTH}}{text}" for subject, text in _lines(chosen, given)]
+
+
+def translated(found: Translated) -> list[str]:
+    """Return a line for each setting of the NestJS server that has no meaning here, and one for what its file gave."""
+    taken = ", ".join(f"{place} as {name}" for name, place in found.origins.items())
+    lines = [f"{found.file}: {taken or 'nothing was taken'}"] if found.file else []
+    lines += [f"{name} has no meaning here: {why}" for name, why in found.without_meaning]
+    return [f"{'Of NestJS':<{WIDTH}}{line}" for line in lines]
 
 
 def missing_admin() -> str:

@@ -168,7 +168,6 @@ def test_optional_keys() -> None:
         ({"collection": "m", "fields": {}, "projection": {}}, "tables.message.projection"),
         ({"collection": "m", "fields": {"body": "b"}}, "tables.message.fields.body"),
         ({"collection": "m", "fields": {"id": 1}}, "tables.message.fields.id"),
-        ({"source": "m", "projection": {"content": 0}}, "tables.message.projection.content"),
         ({"source": "m", "projection": {"content": None}}, "tables.message.projection.content"),
         ({"source": "m", "columns": {"content": {"expression": None}}}, "tables.message.columns.content.expression"),
         ({"source": "m", "columns": {"content": {"keyType": "int"}}}, "tables.message.columns.content.keyType"),

@@ -92,6 +92,7 @@ IMAGES = [
     ({"expression": {"$toString": "$_id"}}, str(OID)),
     ({"expression": {"$convert": {"input": "$_id", "to": "string"}}}, str(OID)),
     ({"expression": {"$hexToBase64Url": {"$toString": "$_id"}}}, base64.urlsafe_b64encode(OID.binary).decode()),
+    ({"expression": {"$hexToBase64Url": "$_id"}}, base64.urlsafe_b64encode(OID.binary).decode()),
 ]
 
 
@@ -104,10 +105,50 @@ def test_expressions_that_differ_wherever_the_id_does_are_keys(source, expected)
     assert rows_and_problems(spec, {"_id": OID}) == ([{"id": expected}], [])
 
 
+JOINED = [
+    {"$concat": ["$_id", "--", "$members.id"]},
+    {"$concat": [{"$toString": "$_id"}, "--", "$members.id"]},
+    {"$concat": ["$members.id", "--", "$_id"]},
+]
+
+
+@pytest.mark.parametrize("in_pipeline", [False, True])
+@pytest.mark.parametrize("expression", JOINED)
+def test_a_text_that_begins_or_ends_with_the_id_is_a_key_where_it_tells_where_that_ends(expression, in_pipeline):
+    shape = ({"$unwind": "$members"}, *(({"$set": {"_id": expression}},) if in_pipeline else ()))
+    column = ColumnSpec("id", "string", **({"path": "_id"} if in_pipeline else {"expression": expression}))
+    spec = replace(NOTE, columns=(column,), pipeline=shape)
+    table = compile_table(spec)
+    assert table.has_history
+    assert table.table_key.unique_fields == ()
+    seen: dict[str, str] = {}
+    for identity in ("a", "b", "a-", "-a", "a--b", "--a", "a--", "a-b"):
+        rows, problems = rows_and_problems(spec, {"_id": identity, "members": [{"id": x} for x in ("c", "-c", "c-")]})
+        sound = "--" not in identity and not identity.startswith("-") and not identity.endswith("-")
+        assert (len(rows), len(problems)) == ((3, 0) if sound else (0, 3))
+        for row in rows:
+            assert seen.setdefault(row["id"], identity) == identity
+        assert all("_id holds '--'" in problem.reason for problem in problems)
+    assert set(seen.values()) == {"a", "b", "a-b"}
+
+
+def test_a_joined_key_takes_object_ids_by_their_text():
+    column = ColumnSpec("id", "string", expression={"$concat": [{"$hexToBase64Url": "$_id"}, ":", "$m"]})
+    spec = replace(NOTE, columns=(column,), id_type="objectId")
+    text = base64.urlsafe_b64encode(OID.binary).decode()
+    assert rows_and_problems(spec, {"_id": OID, "m": "x"}) == ([{"id": f"{text}:x"}], [])
+    rows, (problem,) = rows_and_problems(spec, {"_id": OID})
+    assert (rows, problem.column) == ([], "id")
+
+
 NO_KEYS = [
     ({"expression": {"$toLower": "$_id"}}, {}, ".primaryKey", "id shows neither"),
-    ({"expression": {"$concat": ["$_id", "x"]}}, {}, ".primaryKey", "two documents could have one key"),
-    ({"expression": {"$hexToBase64Url": "$_id"}}, {}, ".primaryKey", "two documents could have one key"),
+    ({"expression": {"$concat": ["$_id", "$x"]}}, {}, ".primaryKey", "two documents could have one key"),
+    ({"expression": {"$concat": ["$a", "x", "$_id", "x", "$b"]}}, {}, ".primaryKey", "id shows neither"),
+    ({"expression": {"$concat": ["$_id", ""]}}, {}, ".primaryKey", "id shows neither"),
+    ({"expression": {"$concat": [{"$toLower": "$_id"}, "_"]}}, {}, ".primaryKey", "id shows neither"),
+    ({"expression": {"$concat": ["$_id", "x"]}}, {"id_type": "objectId"}, ".idType", "objectId does not fit"),
+    ({"expression": {"$hexToBase64Url": "$_id"}}, {"id_type": "string"}, ".idType", "string does not fit"),
     ({"expression": {"$toString": "$_id"}}, {"id_type": "number"}, ".idType", "number does not fit this expression"),
     ({"path": "email"}, {"pipeline": ({"$set": {"email": {"$toLower": "$email"}}},)}, ".primaryKey", "shows neither"),
     ({"expression": "$$ROOT.$_id"}, {}, ".columns.id", "starts with $"),

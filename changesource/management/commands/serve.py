@@ -13,6 +13,7 @@ from changesource import conf
 from changesource.embedded import EmbeddedMongoDB, listens
 from changesource.exceptions import SettingError
 from changesource.management.commands._coded import CodedCommand, end_by_sigterm
+from changesource.nestjs import translate
 from changesource.services import access, announcing, sample, startup
 
 LOOPBACK = "127.0.0.1"
@@ -41,8 +42,10 @@ class Command(CodedCommand):
         try:
             chosen = conf.settings()
             host = options["host"] or (LOOPBACK if chosen.debug else EVERYWHERE)
+            given = translate(os.environ, conf.ROOT)
+            self._say(announcing.translated(given))
             if not chosen.debug:
-                self._say(announcing.announce(chosen, os.environ))
+                self._say(announcing.announce(chosen, given.variables))
             startup.prepare_database(startup.DATABASE_PATIENCE)
             access.check_host(host, chosen)
             if options["sample_data"] and sample.load(chosen, embedded=embedded is not None):

@@ -11,6 +11,7 @@ from datetime import datetime
 from bson.code import Code
 from bson.datetime_ms import DatetimeMS
 from bson.decimal128 import Decimal128
+from bson.objectid import ObjectId
 
 from changesource.mapping.budget import PART, SHORT, charge, charge_text
 from changesource.mapping.comparison import milliseconds
@@ -192,7 +193,7 @@ def _compare(left: object, right: object) -> object:
 def _base64_of_hex(value: object) -> object:
     if is_null(value):
         return None
-    text = string(value, "$hexToBase64Url")
+    text = str(value) if isinstance(value, ObjectId) else string(value, "$hexToBase64Url")
     if len(text) > SHORT:
         charge(len(text))
     if not _HEX.fullmatch(text):
