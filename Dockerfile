@@ -8,9 +8,10 @@ RUN apt-get update \
     && apt-get install --yes --no-install-recommends ca-certificates python3-venv
 RUN python3 -m venv /opt/zerosource/venv
 COPY requirements.txt /tmp/requirements.txt
+COPY requirements-tracing.txt /tmp/requirements-tracing.txt
 # Wheels alone, so that no compiler is wanted; each by its hash. What installs is left out of the image.
 RUN /opt/zerosource/venv/bin/pip install --no-cache-dir --disable-pip-version-check --only-binary=:all: \
-        --require-hashes -r /tmp/requirements.txt \
+        --require-hashes -r /tmp/requirements.txt -r /tmp/requirements-tracing.txt \
     && /opt/zerosource/venv/bin/pip uninstall --yes --quiet --disable-pip-version-check pip setuptools
 COPY LICENSE /opt/zerosource/app/LICENSE
 COPY manage.py /opt/zerosource/app/manage.py

@@ -1,7 +1,7 @@
 """What the project is made of: pins with hashes, licences, the bill of materials, and what is known against them.
 
-``make lock`` after an edit of ``requirements.in``, ``requirements-dev.in`` or ``devtools/zero/package.json``, then
-``make sbom``; ``make audit`` at any time, with a network.
+``make lock`` after an edit of ``requirements*.in`` or ``devtools/zero/package.json``, then ``make sbom``;
+``make audit`` at any time, with a network.
 """
 
 from __future__ import annotations
@@ -21,7 +21,13 @@ from typing import Any
 
 from devtools.node import PROJECT, SCRIPTS, npm
 
-PINS = {"requirements.txt": "requirements.in", "requirements-dev.txt": "requirements-dev.in"}
+PINS = {
+    "requirements.txt": "requirements.in",
+    "requirements-tracing.txt": "requirements-tracing.in",
+    "requirements-dev.txt": "requirements-dev.in",
+}
+# What may run in production; the image has all of it.
+PRODUCTION = ("requirements.txt", "requirements-tracing.txt")
 SBOM = PROJECT / "sbom.json"
 LICENCES = PROJECT / "docs" / "licences.md"
 PACKAGE_LOCK = SCRIPTS / "package-lock.json"
@@ -68,6 +74,12 @@ def pins(path: Path) -> list[Pin]:
         block = text[match.start() : following.start() if following else None]
         found.append(Pin(match["name"], match["version"], tuple(HASH.findall(block))))
     return found
+
+
+def production() -> list[Pin]:
+    """The pins of all that may run in production, by name."""
+    found = {pin for name in PRODUCTION for pin in pins(PROJECT / name)}
+    return sorted(found, key=lambda pin: pin.name)
 
 
 def plain_name(name: str) -> str:
@@ -124,7 +136,7 @@ def licences() -> dict[str, str]:
 
 def licence_list(known: Mapping[str, str]) -> str:
     """The page of licences; ``DependencyError`` where one is not known."""
-    runs = pins(PROJECT / "requirements.txt")
+    runs = production()
     others = [pin for pin in pins(PROJECT / "requirements-dev.txt") if pin not in runs]
     return HEAD + _table(runs, known) + TOOLS + _table(others, known) + _npm_summary()
 
@@ -152,9 +164,14 @@ def _table(listed: list[Pin], known: Mapping[str, str]) -> str:
 
 
 def bill(known: Mapping[str, str]) -> str:
-    """The CycloneDX bill of materials of requirements.txt, as JSON; the same for the same pins."""
-    command = [*_tool("cyclonedx-py"), "requirements", "--output-reproducible", "--of", "JSON", "requirements.txt"]
-    made: dict[str, Any] = json.loads(_run(command, "the bill of materials cannot be made"))
+    """The CycloneDX bill of materials of what may run in production, as JSON; the same for the same pins."""
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as joined:
+        for pin in production():
+            hashes = " ".join(f"--hash=sha256:{one}" for one in pin.hashes)
+            joined.write(f"{pin.name}=={pin.version} {hashes}\n")
+        joined.flush()
+        command = [*_tool("cyclonedx-py"), "requirements", "--output-reproducible", "--of", "JSON", joined.name]
+        made: dict[str, Any] = json.loads(_run(command, "the bill of materials cannot be made"))
     names = {component["bom-ref"]: component["purl"] for component in made["components"]}
     for component in made["components"]:
         # It says where the line is, which an edit elsewhere changes, and names a registry.

@@ -92,7 +92,13 @@ def test_what_has_to_be_given_is_said_at_the_head() -> None:
 
 def test_the_image_is_made_of_the_project_alone() -> None:
     rules = ignore_rules()
-    for inside in ("manage.py", "requirements.txt", "changesource/static/changesource/admin.css", "templates/400.html"):
+    for inside in (
+        "manage.py",
+        "requirements.txt",
+        "requirements-tracing.txt",
+        "changesource/static/changesource/admin.css",
+        "templates/400.html",
+    ):
         assert not ignored(Path(inside), rules), inside
         assert (ROOT / inside).is_file()
     for outside in (".env", "data/secret_key", ".git/config", "tests/conftest.py", "changesource/__pycache__/a.pyc"):

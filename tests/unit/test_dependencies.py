@@ -24,10 +24,11 @@ from devtools.dependencies import (
     licences,
     pins,
     plain_name,
+    production,
 )
 from devtools.node import PROJECT, SCRIPTS
 
-RUNS = pins(PROJECT / "requirements.txt")
+RUNS = production()
 ALL = pins(PROJECT / "requirements-dev.txt")
 ASKED = re.compile(r"^([A-Za-z0-9_-]+)(?:\[\w+\])?==(\S+) +# \S", re.M)
 
@@ -35,7 +36,7 @@ ASKED = re.compile(r"^([A-Za-z0-9_-]+)(?:\[\w+\])?==(\S+) +# \S", re.M)
 @pytest.mark.parametrize("target", PINS)
 def test_every_package_is_pinned_with_hashes(target: str) -> None:
     found = pins(PROJECT / target)
-    assert len(found) > 30
+    assert len(found) > 10
     assert [pin.name for pin in found if not pin.hashes] == []
     lines = [line for line in (PROJECT / target).read_text().splitlines() if re.match(r"[A-Za-z]", line)]
     assert len(lines) == len(found)
@@ -45,7 +46,7 @@ def test_every_package_is_pinned_with_hashes(target: str) -> None:
 def test_what_is_asked_for_is_what_is_pinned(target: str, source: str) -> None:
     text = (PROJECT / source).read_text()
     lines = [line for line in text.splitlines() if line and not line.startswith(("#", "-r "))]
-    if source == "requirements.in":
+    if source != "requirements-dev.in":
         assert len(ASKED.findall(text)) == len(lines), "each line has a version, and says why it is here"
     pinned = {(pin.name, pin.version) for pin in pins(PROJECT / target)}
     asked = [re.match(r"([A-Za-z0-9_-]+)(?:\[\w+\])?==(\S+)", line) for line in lines]
@@ -80,7 +81,7 @@ def test_no_file_names_a_registry() -> None:
         assert not re.search(r"https?:|index-url|find-links", (PROJECT / name).read_text())
     assert '"resolved"' not in PACKAGE_LOCK.read_text()
     assert set(re.findall(r"https?://([^/\s]+)", SBOM.read_text())) == {"cyclonedx.org"}
-    assert "http" not in LICENCES.read_text()
+    assert "://" not in LICENCES.read_text()
 
 
 def test_the_lists_are_those_of_the_pins() -> None:
