@@ -6,13 +6,14 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install run zero test test-all chaos lint services bench screenshots lock sbom audit
+.PHONY: help install run zero test test-all chaos lint services bench screenshots lock sbom audit check-fresh
 
 help:
 	@echo "make run       serve at http://localhost:3000 with an embedded MongoDB and sample data"
 	@echo "make zero      run a zero-cache against it and show the rows that arrive"
 	@echo "make test      lint, and every test but the slow ones"
 	@echo "make test-all  lint, and every test"
+	@echo "make check-fresh  follow README.md in a clean Debian, as root: make run, make zero, make test (half an hour; TESTS=)"
 	@echo "make chaos     for half an hour, have everything fail while writers never stop (SEED=, SECONDS_OF_CHAOS=)"
 	@echo "make bench     measure it against ceilings, into docs/benchmarks (half an hour; BENCH=--quick to see it work)"
 	@echo "make screenshots  the admin's pages with the sample data, into docs/screenshots"
@@ -54,11 +55,16 @@ lint: install
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test: services lint
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow" $(TESTS)
 
 test-all: services lint
 	@sh devtools/system-packages.sh debootstrap
-	$(PYTEST)
+	$(PYTEST) $(TESTS)
+
+# TESTS= names what `make test` is to run there; with AS_ROOT=1 it is root who follows the README.
+check-fresh: install
+	@sh devtools/system-packages.sh debootstrap
+	@$(if $(TESTS),TESTS='$(TESTS)') $(if $(AS_ROOT),AS_ROOT=1) $(BIN)/python -m devtools.fresh
 
 SECONDS_OF_CHAOS ?= 1800
 

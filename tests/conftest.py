@@ -31,6 +31,10 @@ from tests.harness.deployment import Deployment
 from tests.harness.privileges import Guarded
 
 Document = dict[str, Any]
+# What is slow on purpose; anything else has the limit of pyproject.toml.
+SLOW_TEST_SECONDS = 3600
+# SecantusDB may leave a command unanswered for ever; a thread that waits for it would outlive its test.
+UNANSWERED_MS = 120_000
 
 
 def pytest_configure() -> None:
@@ -38,6 +42,13 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGTERM, lambda *_: pytest.exit("terminated", returncode=143))
     settings.register_profile("zerosource", deadline=None, suppress_health_check=[HealthCheck.too_slow])
     settings.load_profile("zerosource")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give tests that are marked as slow the time that they take."""
+    for item in items:
+        if item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.timeout(SLOW_TEST_SECONDS))
 
 
 @dataclass(frozen=True)
@@ -74,7 +85,7 @@ def mongo_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MongoServ
             server.start()
             stack.callback(server.stop)
             uri = server.uri
-        client: MongoClient[Document] = MongoClient(uri)
+        client: MongoClient[Document] = MongoClient(uri, socketTimeoutMS=UNANSWERED_MS)
         stack.callback(client.close)
         client.admin.command("ping")
         yield MongoServer(uri, client, is_secantusdb)

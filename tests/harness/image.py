@@ -17,16 +17,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from devtools.debian import ISOLATED, RELEASE, bootstrap, outside, run
 from devtools.node import PROJECT
 from devtools.processes import PROC, ManagedProcess, ProcessError
 
 DOCKERFILE = PROJECT / "Dockerfile"
-RELEASE = "bookworm"
 BASE = f"debian:{RELEASE}-slim"
-AUTHORITIES = Path("etc/ssl/certs/ca-certificates.crt")
-# What a RUN has of the machine around it: how packages are reached from here.
-OUTSIDE = re.compile(r"^(pip_.*|.*_proxy|ssl_cert_file)$", re.I)
-BUILD_SECONDS = 900
 
 
 @dataclass
@@ -118,14 +114,10 @@ class Image:
     def build(self) -> None:
         """Carry out every stage."""
         base = self.folder / "base"
-        _run(
-            ["debootstrap", "--variant=minbase", "--include=ca-certificates", RELEASE, str(base)],
-            self.folder / "build.log",
-        )
-        shutil.copyfile(Path("/") / AUTHORITIES, base / AUTHORITIES)
+        bootstrap(base, self.folder / "build.log")
         for stage in self.stages:
             assert stage.base == BASE, f"{stage.base}: only {BASE} can be had here"
-            _run(["cp", "-a", str(base), str(self._root(stage))], self.folder / "build.log")
+            run(["cp", "-a", str(base), str(self._root(stage))], self.folder / "build.log")
             for instruction, arguments, environment in stage.steps:
                 if instruction == "COPY":
                     self._copy(stage, arguments)
@@ -155,11 +147,11 @@ class Image:
 
     def _shell(self, stage: Stage, command: str, environment: Mapping[str, str]) -> None:
         own = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "DEBIAN_FRONTEND": "noninteractive"}
-        own |= {name: value for name, value in os.environ.items() if OUTSIDE.match(name)}
+        own |= outside(os.environ)
         words = ["/usr/bin/env", "-i", *(f"{name}={value}" for name, value in {**own, **environment}.items())]
         script = 'mount -t proc proc "$0/proc" && exec chroot "$0" "$@"'
         inside = ["sh", "-c", script, str(self._root(stage)), *words, "/bin/sh", "-c", command]
-        _run([*ISOLATED, *inside], self.folder / "build.log")
+        run([*ISOLATED, *inside], self.folder / "build.log")
 
     def container(self, volume: Path, log: Path, settings: Mapping[str, str], *command: str) -> Container:
         """Start the image as an engine would with ``--read-only``: ``volume`` is what is mounted at VOLUME."""
@@ -189,10 +181,6 @@ class Image:
         return subprocess.run(["chroot", *inside], capture_output=True, check=False, timeout=30).returncode
 
 
-# The child is the first process of a namespace of its own, as in a container, and dies with us.
-ISOLATED = ("unshare", "--mount", "--pid", "--fork", "--kill-child")
-
-
 class Container(ManagedProcess):
     """A running image."""
 
@@ -211,16 +199,6 @@ class Container(ManagedProcess):
         """The options of each mount below its root, by its place there."""
         lines = (PROC / str(self.first) / "mountinfo").read_text().splitlines()
         return {fields[4]: set(fields[5].split(",")) for fields in map(str.split, lines)}
-
-
-def _run(command: Sequence[str], log: Path) -> None:
-    with log.open("ab") as output:
-        done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, check=False, timeout=BUILD_SECONDS
-        )
-    if done.returncode:
-        tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
-        raise ProcessError(f"{shlex.join(command)[:300]} ended with {done.returncode}:\n{tail}")
 
 
 @contextmanager
