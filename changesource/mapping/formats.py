@@ -40,6 +40,7 @@ KEYS = (
     "enabled",
     "description",
 )
+COLUMN_KEYS = ("type", "path", "expression", "optional", "keyType")
 
 
 @dataclass(frozen=True)
@@ -237,7 +238,7 @@ def _read_columns(place: str, data: Json) -> dict[str, _Column]:
     for name, value in obj(place, data).items():
         at = f"{place}.{name}"
         entry = obj(at, value)
-        known_keys(at, entry, ("type", "path", "expression", "optional", "keyType"))
+        known_keys(at, entry, COLUMN_KEYS)
         if "path" in entry and "expression" in entry:
             raise MappingError(f"{at}.expression", "is given together with 'path'; only one of the two may be")
         columns[name] = _Column(

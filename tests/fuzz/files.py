@@ -20,7 +20,7 @@ from changesource.services.importing import specification_in
 from tests.fuzz.drawing import FIELDS, json_value, mutated_bytes, mutated_json, seeded, text
 from tests.fuzz.targets import Plant, Target, gives_nothing, hangs, raises_key_error, refused
 from tests.harness.app import MAPPINGS
-from tests.harness.documentation import README
+from tests.harness.documentation import JSON_FORMS
 from tests.unit.test_documentation import json_blocks
 
 SHORT: Json = {
@@ -29,7 +29,7 @@ SHORT: Json = {
     "chat": {"collection": "rooms", "discriminator": {"field": "type", "value": "chat"}},
 }
 OPERATORS = (*operators(), *filters.TOP_LEVEL, *filters.FIELD_OPERATORS, *pipelines.STAGES, *VALUES)
-WHOLE: list[Json] = [MAPPINGS, SHORT, *(json.loads(block) for block in json_blocks(README))]
+WHOLE: list[Json] = [MAPPINGS, SHORT, *(json.loads(block) for block in json_blocks(JSON_FORMS))]
 
 
 def _path(chance: random.Random) -> str:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
 README = ROOT / "README.md"
+JSON_FORMS = DOCS / "json-forms.md"
 METRICS_HEAD = "| Metric | Type | Labels | What it says |"
 
 

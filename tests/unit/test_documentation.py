@@ -17,25 +17,27 @@ from changesource.conf import Settings, read_settings
 from changesource.exceptions import SettingError, ZerosourceError
 from changesource.mapping import filters, literals, values
 from changesource.mapping.expressions import operators
-from changesource.mapping.formats import combine, read_mappings, read_schema, read_specification
+from changesource.mapping.formats import COLUMN_KEYS, KEYS, combine, read_mappings, read_schema, read_specification
 from changesource.mapping.json_reading import parse
 from changesource.mapping.pipelines import STAGES
 from changesource.mapping.rows import compile_table
 from changesource.mapping.schema_formats import is_schema
 from changesource.metrics import CatchUp, Retry
 from devtools import screenshots
-from tests.harness.documentation import METRICS_HEAD, README, ROOT, table
+from tests.harness.documentation import DOCS, JSON_FORMS, METRICS_HEAD, README, ROOT, table
 from tests.harness.scraping import metrics_of
 
 PAGES = (README, ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md")))
 
+INDEX = DOCS / "README.md"
+SETTINGS = DOCS / "settings.md"
 SETTINGS_HEAD = "| Name | Default | Bound | What it does |"
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 
 
 def json_blocks(page: Path) -> list[bytes]:
     """The content of the page's code blocks of JSON."""
-    return [block.encode() for block in re.findall(r"^```json\n(.*?)^```", page.read_text(), re.M | re.S)]
+    return [block.encode() for block in re.findall(r"^```json\b[^\n]*\n(.*?)^```", page.read_text(), re.M | re.S)]
 
 
 def outside_code(page: Path) -> str:
@@ -55,7 +57,7 @@ def variable(field: str) -> str:
 
 
 def shown_default(found: Settings, field: str) -> str:
-    """A default as the README writes it."""
+    """A default as the page of settings writes it."""
     value = getattr(found, field)
     if field == "secret_key":
         return "kept in DATA_DIR"
@@ -69,16 +71,16 @@ def shown_default(found: Settings, field: str) -> str:
     return text.removesuffix(".0").replace(str(found.data_dir), "DATA_DIR")
 
 
-def test_every_setting_has_its_default_in_the_readme(tmp_path: Path) -> None:
+def test_every_setting_is_documented_with_its_default(tmp_path: Path) -> None:
     found = read_settings({}, tmp_path)
-    documented = {row[0].strip("`"): row[1].replace("`", "") for row in table(README, SETTINGS_HEAD)}
+    documented = {row[0].strip("`"): row[1].replace("`", "") for row in table(SETTINGS, SETTINGS_HEAD)}
     assert documented == {variable(field.name): shown_default(found, field.name) for field in fields(Settings)}
-    assert len(documented) == len(table(README, SETTINGS_HEAD))
+    assert len(documented) == len(table(SETTINGS, SETTINGS_HEAD))
 
 
-def test_bounds_in_the_readme_hold(tmp_path: Path) -> None:
+def test_documented_bounds_of_settings_hold(tmp_path: Path) -> None:
     checked = 0
-    for name, _, bound, _ in table(README, SETTINGS_HEAD):
+    for name, _, bound, _ in table(SETTINGS, SETTINGS_HEAD):
         if not (ends := re.fullmatch(r"(\d+) to (\d+)", bound)):
             continue
         setting, low, high = name.strip("`"), int(ends[1]), int(ends[2])
@@ -145,9 +147,9 @@ def test_every_stage_and_expression_is_documented() -> None:
                 compile_table(spec)
 
 
-def test_the_readmes_json_is_read_and_served() -> None:
+def test_the_json_forms_are_read_and_served() -> None:
     """The first block stands for itself; the second is completed by the schemas after it, taken together."""
-    own, short, *schemas = [parse(block, "README.md") for block in json_blocks(README)]
+    own, short, *schemas = [parse(block, JSON_FORMS.name) for block in json_blocks(JSON_FORMS)]
     specifications = [combine(None, read_mappings(own))]
     assert len(schemas) == 3
     assert all(map(is_schema, schemas))
@@ -160,7 +162,22 @@ def test_the_readmes_json_is_read_and_served() -> None:
             compile_table(spec)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_key_of_a_mapping_is_documented() -> None:
+    heads = {
+        "| Key of a table | Default | What it says |": KEYS,
+        "| Key of a column | Default | What it says |": COLUMN_KEYS,
+    }
+    for head, keys in heads.items():
+        named = [name for cell, *_ in table(JSON_FORMS, head) for name in re.findall(r"`(\w+)`", cell)]
+        assert sorted(named) == sorted(keys)
+
+
+def test_the_readmes_mappings_are_read_and_served() -> None:
+    specifications = [read_specification(parse(block, README.name)) for block in json_blocks(README)]
+    assert [compile_table(spec) for specification in specifications for spec in specification.tables]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_relative_links_lead_somewhere(page: Path) -> None:
     text = outside_code(page)
     for target in LINK.findall(text):
@@ -174,9 +191,15 @@ def test_relative_links_lead_somewhere(page: Path) -> None:
             assert anchor in anchors(file), target
 
 
-def test_every_page_is_linked() -> None:
-    linked = {target.partition("#")[0] for target in LINK.findall(outside_code(README))}
-    assert {str(page.relative_to(ROOT)) for page in PAGES if page != README} <= linked
+def linked_from(page: Path) -> set[Path]:
+    """The files that the page links."""
+    targets = {target.partition("#")[0] for target in LINK.findall(outside_code(page))}
+    return {(page.parent / target).resolve() for target in targets if "://" not in target}
+
+
+def test_every_page_is_in_the_index() -> None:
+    assert {page.resolve() for page in PAGES if page != INDEX} <= linked_from(INDEX)
+    assert INDEX in linked_from(README)
 
 
 def test_screenshots_are_kept_and_small() -> None:
