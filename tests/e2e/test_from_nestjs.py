@@ -188,8 +188,10 @@ def test_their_files_are_imported(
     """Their tables are edited in the admin from then on."""
     fill(mongo)
     place = moved(deployment, tmp_path, uri_of(mongodb, mongo), managed=False)
-    said = place.manage("importmappings", str(tmp_path / "mappings.json"), "--schema", str(tmp_path / "schema.json"))
-    assert said == "made: books, journals, lines, shelves\n"
+    command = ("importmappings", str(tmp_path / "mappings.json"), "--schema", str(tmp_path / "schema.json"))
+    assert place.manage(*command, "--dry-run") == "would be made: books, journals, lines, shelves\n"
+    assert place.manage(*command) == "made: books, journals, lines, shelves\n"
+    place.manage("check", "--tag", "changesource")
     reader = Reader(f"{place.server().stream_url}?k={TOKEN}")
     asyncio.run(reader.sync())
     wanted = rows()

@@ -90,6 +90,17 @@ def test_tables_may_be_called_as_the_parts_of_an_export() -> None:
     assert list(read_mappings({"mappings": mapped, "schema": mapped}).tables) == ["mappings", "schema"]
 
 
+def test_tables_that_name_themselves_need_no_key() -> None:
+    """``createTableSchema`` gives one such; a list of them is one of tables."""
+    one: Json = {"tableName": "message", "columns": {"id": {"type": "string"}}, "primaryKey": ["id"]}
+    other: Json = {**one, "tableName": "room"}
+    assert [table.name for table in read_schema(one)] == ["message"]
+    assert [table.name for table in read_schema([one, other, SPECS[0]])] == ["message", "room", "book"]
+    assert [table.collection for table in read_specification(one).tables] == ["message"]
+    with pytest.raises(MappingError, match=r"schema\.message\.columns\.id\.colour"):
+        read_schema({**one, "columns": {"id": {"type": "string", "colour": 1}}})
+
+
 def test_not_null_says_whether_a_column_is_optional() -> None:
     keyed: Json = {
         "tables": {
