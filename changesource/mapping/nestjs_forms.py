@@ -36,13 +36,15 @@ def shown_by(projection: Json) -> Shown:
 
 
 def schema_in(data: Json) -> Json:
-    """A schema without what is wrapped around it: an export's version, or both in one."""
+    """A schema without what is wrapped around it, an export's version or both in one; a single table as a list."""
     if isinstance(data, dict):
         if _has_both(data):
             return schema_in(data["schema"])
         tables = data.get("tables")
         if isinstance(tables, list) and tables:
             return tables
+        if isinstance(data.get("tableName"), str) and "columns" in data:
+            return [data]
     return data
 
 

@@ -201,8 +201,10 @@ def _zero_table(place: str, key: str, data: Json) -> SchemaTable:
 
 
 def _protocol_table(place: str, data: Json) -> SchemaTable:
-    """As zero-cache is told of a table; columns are in the order of ``pos``."""
+    """As zero-cache is told of a table; columns are in the order of ``pos``. One may be as in a keyed schema."""
     entry = obj(place, data)
+    if isinstance(name := entry.get("tableName"), str) and "name" not in entry:
+        return _keyed_table(f"schema.{name}", name, entry)
     # The last two are PostgreSQL's own details of tables.
     known_keys(place, entry, ("schema", "name", "primaryKey", "columns", "tableMapping", "oid", "publications"))
     if entry.get("schema", "public") != "public":

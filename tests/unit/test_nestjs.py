@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from changesource.conf import read_settings
 from changesource.exceptions import SettingError
-from changesource.nestjs import translate
+from changesource.nestjs import LEVELS, PLACES, REFUSED, SOURCES, WITHOUT_MEANING, translate
 from changesource.services.announcing import translated
+from tests.harness.documentation import ROOT, table
 
+GUIDE = ROOT / "docs" / "moving-from-nestjs.md"
 TOKEN = "a-token-of-some-length"
 CONFIG = f"""\
 # what the server of the other project reads
@@ -173,3 +176,29 @@ def test_what_cannot_work_is_refused(tmp_path: Path, content: str, words: str) -
 def test_a_wrong_variable_is_refused(tmp_path: Path, variables: dict[str, str], words: str) -> None:
     with pytest.raises(SettingError, match=words):
         read_settings(variables, tmp_path)
+
+
+def names(cell: str) -> list[str]:
+    """What stands in a cell as code."""
+    return re.findall(r"`([^`]+)`", cell)
+
+
+def test_the_guide_says_what_is_so(tmp_path: Path) -> None:
+    content = GUIDE.read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```yaml\n(.*?)^```", content, re.M | re.S)
+    write(tmp_path, block)
+    found = read_settings({}, tmp_path)
+    assert (found.mongodb_database, found.api_keys) == ("app", ("a-token-that-zero-cache-sends",))
+    assert (found.schema_file, found.table_mappings_file) == (tmp_path / "schema.json", tmp_path / "mappings.json")
+
+    rows = {tuple(names(there)): here for there, here in table(GUIDE, "| There | Here |")}
+    listed = {name: here for theirs, here in rows.items() for name in theirs}
+    idle = {name for name, here in listed.items() if here.startswith("no meaning")}
+    assert idle == set(WITHOUT_MEANING)
+    assert {name for name, here in listed.items() if here.startswith("refused")} == set(REFUSED)
+    assert {place for place, name in PLACES.items() if name not in listed[place]} == set()
+    assert set(SOURCES) <= set(names(listed["schema.source"]))
+    levels = names(listed["LOG_LEVEL"])
+    assert dict(zip(levels[: len(LEVELS)], levels[len(LEVELS) :], strict=True)) == {
+        theirs.lower(): ours for theirs, ours in LEVELS.items()
+    }

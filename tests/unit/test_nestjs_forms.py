@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
+from bson import json_util
 from bson.objectid import ObjectId
 
 from changesource.exceptions import MappingError
 from changesource.mapping.formats import combine, read_mappings, read_schema, read_specification
 from changesource.mapping.rows import Problem, compile_table
 from changesource.mapping.spec import Json, Specification, TableSpec
+from tests.harness.documentation import ROOT
 
 OID = ObjectId("65f000000000000000000001")
 
@@ -85,6 +88,17 @@ def test_tables_may_be_called_as_the_parts_of_an_export() -> None:
     mapped = {"collection": "c", **own, "columns": {"id": {"type": "string", "path": "_id"}}}
     assert [table.name for table in read_schema({"schema": own, "mapping": own})] == ["schema", "mapping"]
     assert list(read_mappings({"mappings": mapped, "schema": mapped}).tables) == ["mappings", "schema"]
+
+
+def test_tables_that_name_themselves_need_no_key() -> None:
+    """``createTableSchema`` gives one such; a list of them is one of tables."""
+    one: Json = {"tableName": "message", "columns": {"id": {"type": "string"}}, "primaryKey": ["id"]}
+    other: Json = {**one, "tableName": "room"}
+    assert [table.name for table in read_schema(one)] == ["message"]
+    assert [table.name for table in read_schema([one, other, SPECS[0]])] == ["message", "room", "book"]
+    assert [table.collection for table in read_specification(one).tables] == ["message"]
+    with pytest.raises(MappingError, match=r"schema\.message\.columns\.id\.colour"):
+        read_schema({**one, "columns": {"id": {"type": "string", "colour": 1}}})
 
 
 def test_not_null_says_whether_a_column_is_optional() -> None:
@@ -222,3 +236,21 @@ def test_the_export_of_all_in_one_is_a_specification() -> None:
     found = read_specification({"schema": SCHEMA, "mapping": {"book": MAPPING}})
     assert isinstance(found, Specification)
     assert [table.collection for table in found.tables] == ["library"]
+
+
+def test_the_guides_recipes_give_their_rows() -> None:
+    """Each: a heading, a schema, a mapping, documents and rows."""
+    content = (ROOT / "docs" / "moving-from-nestjs.md").read_text(encoding="utf-8")
+    seen = 0
+    for section in re.split(r"^##+ ", content, flags=re.M):
+        blocks = dict(re.findall(r"^```json (\w+)\n(.*?)^```", section, re.M | re.S))
+        if not blocks:
+            continue
+        (spec,) = combine(
+            read_schema(json.loads(blocks["schema"])), read_mappings(json.loads(blocks["mapping"]))
+        ).tables
+        document = json_util.loads(blocks["documents"], json_options=json_util.JSONOptions(tz_aware=True))
+        wanted = json.loads(blocks["rows"])
+        assert rows_of(spec, document) == (wanted if isinstance(wanted, list) else [wanted])
+        seen += 1
+    assert seen == 2
