@@ -73,7 +73,7 @@ def done(process: ManagedProcess, what: str) -> str:
 
 def programs(folder: Path, ports: dict[str, str]) -> None:
     """Write the page's files, with ports of ours."""
-    for file, text in blocks(PAGE, "ts"):
+    for file, text in blocks(PAGE, "js"):
         here = text.replace("localhost:4848", f"localhost:{ports['4848']}")
         (folder / file).write_text(here.replace("listen(4000", f"listen({ports['4000']}"))
 
@@ -84,15 +84,16 @@ def test_the_quick_start(tmp_path: Path, terminal: Terminal, ports: dict[str, st
     served.wait_until(lambda: "watching" in served.log_text(), "make run to serve", 60)
     assert "Admin user 'admin' with password" in served.log_text()
     zero = json.loads((SCRIPTS / "package.json").read_text())["dependencies"]["@rocicorp/zero"]
-    client = commands(PAGE, "export PATH", "mkdir -p", "python manage.py", "cd ../hello-zero", "echo '{", "npm install")
+    path = "export PATH=$PWD/.venv/bin:$PATH"
+    client = commands(PAGE, path, "mkdir -p", "python manage.py", "cd ../hello-zero", "npm install")
     install = f"npm install @rocicorp/zero@{zero}"
     assert install in client
     done(terminal(client.replace(install, f"ln -s {MODULES.resolve()} node_modules"), "client"), "the client's folder")
     programs(tmp_path / "hello-zero", ports)
     cache = terminal(commands(PAGE, "ZERO_QUERY_URL=http://localhost:4000 make zero"), "zero")
     cache.wait_until(lambda: "zero-cache is ready" in cache.log_text(), "zero-cache", 120)
-    path = f'export PATH="{PROJECT}/.venv/bin:$PATH"\n'
-    watch = terminal(path + commands(PAGE, "node server.ts", "node client.ts"), "watch", "hello-zero")
+    path = f"export PATH={PROJECT}/.venv/bin:$PATH\n"
+    watch = terminal(path + commands(PAGE, "node query-server.mjs", "node client.mjs"), "watch", "hello-zero")
     watch.wait_until(lambda: "│ 4 " in watch.log_text(), "five rows of the sample", 60)
     assert "Hello" not in watch.log_text()
     (uri,) = re.findall(r"mongodb://\S+", served.log_text())
@@ -105,7 +106,7 @@ def test_the_quick_start_with_ones_own_mongodb(terminal: Terminal, mongodb: Mong
     """It is served as it is, and one of its collections is mapped by the page's commands."""
     mongo.messages.insert_many([{"text": "One"}, {"text": "Two"}])
     own = mongodb.uri.replace("/?", f"/{mongo.name}?")
-    served = terminal(commands(PAGE, "export MONGODB_URI", "make run").replace(OWN, own), "run")
+    served = terminal(commands(PAGE, "MONGODB_URI=").replace(OWN, own), "run")
     served.wait_until(lambda: "watching" in served.log_text(), "make run to serve", 60)
     said = done(terminal(commands(PAGE, "export DEBUG=1 MONGODB_URI").replace(OWN, own), "map"), "mapping")
     assert "made: note" in said

@@ -76,7 +76,9 @@ async def test_a_copy_of_sqlite(deployment: DeploymentFactory, mongo: Database[A
 
 async def test_a_dump_of_postgresql(deployment: DeploymentFactory, mongo: Database[Any]) -> None:
     place = imported(deployment(database="postgres", DEBUG="0"))
-    await backed_up_and_restored(place, mongo, commands(PAGE, "pg_dump"), commands(PAGE, "pg_restore"))
+    await backed_up_and_restored(
+        place, mongo, commands(PAGE, "pg_dump --format=custom"), commands(PAGE, "pg_restore --clean")
+    )
 
 
 async def test_a_lost_database_resets_nobody(deployment: DeploymentFactory, mongo: Database[Any]) -> None:
