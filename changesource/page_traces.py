@@ -10,6 +10,8 @@ from django.http import HttpRequest, HttpResponseBase
 from changesource import tracing
 
 FAILED = 500
+# Asked for every few seconds.
+LEFT_OUT = frozenset({"/healthz", "/readyz", "/metrics"})
 
 
 class PageTraces:
@@ -26,6 +28,8 @@ class PageTraces:
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         """Answer."""
+        if request.path in LEFT_OUT:
+            return self._get_response(request)
         method = request.method if request.method in ("GET", "HEAD", "POST", "OPTIONS") else "_OTHER"
         with tracing.span(method, {"http.request.method": method}, "server") as noted:
             response = self._get_response(request)

@@ -12,7 +12,7 @@ import atexit
 import logging
 import os
 import threading
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+HEADERS = ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS")
 PROTOCOL = "http/protobuf"
 # How long the end of a process waits until what is queued is sent.
 LAST_SECONDS = 2.0
@@ -70,6 +71,9 @@ def start(environment: Mapping[str, str] = os.environ) -> None:
         why = f"OTEL_EXPORTER_OTLP_PROTOCOL is {protocol!r}, and only {PROTOCOL} is spoken"
         logger.warning("traces are not sent", extra={"why": why})
         return
+    theirs = logging.getLogger("opentelemetry")
+    theirs.handlers = [_Once(_secrets(environment))]
+    theirs.propagate = False
     try:
         _start()
     except ImportError:
@@ -90,6 +94,12 @@ def _wished(environment: Mapping[str, str]) -> bool:
     )
 
 
+def _secrets(environment: Mapping[str, str]) -> list[str]:
+    """The headers that are given, the longest first: a wrong one is quoted by OpenTelemetry's log."""
+    parts = [part.strip() for name in HEADERS for part in environment.get(name, "").split(",")]
+    return sorted(filter(None, parts), key=len, reverse=True)
+
+
 def _start() -> None:
     # Some hundred modules, which nobody needs otherwise.
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
@@ -102,9 +112,6 @@ def _start() -> None:
     resource = Resource.create({"service.name": "zerosource", "service.version": VERSION}).merge(given)
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-    theirs = logging.getLogger("opentelemetry")
-    theirs.addHandler(_Once())
-    theirs.propagate = False
     _started = _Started(provider.get_tracer("zerosource", VERSION), threading.Event(), threading.Event())
 
     def end(started: _Started) -> None:
@@ -130,14 +137,18 @@ def stop() -> None:
 class _Once(logging.Handler):
     """Tells our log what OpenTelemetry's says, each sort of it once: a receiver that is away would fill it."""
 
-    def __init__(self) -> None:
+    def __init__(self, secrets: Sequence[str]) -> None:
         super().__init__(logging.WARNING)
+        self._secrets = secrets
         self._said: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.msg not in self._said and len(self._said) < MOST_SAID:
             self._said.add(record.msg)
-            logger.warning("OpenTelemetry warns, which is told once", extra={"what": record.getMessage()})
+            what = record.getMessage()
+            for secret in self._secrets:
+                what = what.replace(secret, "***")
+            logger.warning("OpenTelemetry warns, which is told once", extra={"what": what})
 
 
 @contextmanager

@@ -17,7 +17,13 @@ EXPORTER = "opentelemetry.exporter.otlp.proto.http.trace_exporter"
 
 @pytest.mark.parametrize(
     ("variables", "loaded"),
-    [({}, "[]"), ({"OTEL_EXPORTER_OTLP_ENDPOINT": ENDPOINT}, "['opentelemetry.sdk.trace', 'opentelemetry.exporter']")],
+    [
+        ({}, "[]"),
+        (
+            {"OTEL_EXPORTER_OTLP_ENDPOINT": ENDPOINT, "OTEL_EXPORTER_OTLP_HEADERS": "a=b,authorization of-a-vendor"},
+            "['opentelemetry.sdk.trace', 'opentelemetry.exporter']",
+        ),
+    ],
 )
 def test_off_nothing_is_loaded_that_makes_or_sends_spans(variables: dict[str, str], loaded: str) -> None:
     """redis-py looks for OpenTelemetry's metrics itself."""
@@ -34,6 +40,9 @@ def test_off_nothing_is_loaded_that_makes_or_sends_spans(variables: dict[str, st
         timeout=60,
     )
     assert done.stdout == f"{loaded}\n"
+    # A header that is none is told, but not what it holds.
+    assert ("Header format invalid" in done.stderr) == bool(variables)
+    assert "of-a-vendor" not in done.stderr
 
 
 @pytest.mark.parametrize(
