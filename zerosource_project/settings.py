@@ -34,6 +34,7 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
+    "changesource.page_traces.PageTraces",  # first, so that it sees all
     "changesource.proxies.TrustedProxies",
     "changesource.headers.ContentSecurityPolicy",
     "django.middleware.security.SecurityMiddleware",

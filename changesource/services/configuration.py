@@ -12,6 +12,7 @@ from typing import TypeAlias, TypeVar
 
 from channels.db import database_sync_to_async
 
+from changesource import tracing
 from changesource.conf import Settings, settings
 from changesource.exceptions import ConfigurationUnavailable, DraftChanged, MappingError, SourceUnavailable
 from changesource.mapping.fingerprint import table_fingerprint
@@ -97,14 +98,15 @@ def _undisturbed(prepare: Callable[[store.Basis], Callable[[], T]]) -> T:
     Preparing asks MongoDB and takes a while, in which others may edit and publish: then it begins anew, so that
     nobody's work is undone, and nothing is served that never was.
     """
-    for _ in range(PUBLISHING_TRIES):
-        with store.consistent():
-            basis = store.basis()
-        finish = prepare(basis)
-        with store.alone():
-            if store.basis() == basis:
-                return finish()
-        logger.info("mappings were changed by others meanwhile, publishing begins anew")
+    with tracing.span("publish mappings"):
+        for _ in range(PUBLISHING_TRIES):
+            with store.consistent():
+                basis = store.basis()
+            finish = prepare(basis)
+            with store.alone():
+                if store.basis() == basis:
+                    return finish()
+            logger.info("mappings were changed by others meanwhile, publishing begins anew")
     raise ConfigurationUnavailable("The mappings are being changed by others all the time.", remedy="Try again.")
 
 

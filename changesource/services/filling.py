@@ -18,6 +18,7 @@ from functools import partial
 from time import monotonic
 from typing import TypeAlias, TypeVar
 
+from changesource import tracing
 from changesource.backoff import Backoff
 from changesource.exceptions import SourceRefused, SourceUnavailable, TableStopped
 from changesource.mapping.blocks import NOTHING, Blocks, EncodedRows
@@ -271,7 +272,9 @@ class Filling:
         while this.left and goes_on:
             collection = this.left.popleft()
             try:
-                goes_on = await self._copy(this, collection, may_go_on) and may_go_on()
+                with tracing.span("copy", self._named(collection)) as noted:
+                    goes_on = await self._copy(this, collection, may_go_on) and may_go_on()
+                    noted["zerosource.documents"] = self.progress.documents_of(collection)
             except (SourceUnavailable, TableStopped) as error:
                 if self._stopped is None and isinstance(error, TableStopped):
                     raise
@@ -307,6 +310,10 @@ class Filling:
                 self._copied(collection)
         rest = [frame for rows in tables for frame in rows.rest(this.downstream.opened)]
         return await self._sent(this, rest) and in_time
+
+    def _named(self, collection: str) -> tracing.Attributes:
+        tables = ",".join(table.spec.name for table in self._mapping.by_collection[collection])
+        return {"db.collection.name": collection, "zerosource.tables": tables}
 
     def _copied(self, collection: str) -> None:
         self._wanted.discard(collection)
@@ -359,7 +366,8 @@ class Filling:
 
     async def _catch_up(self, downstream: Downstream) -> None:
         """Replay what has changed until now; collections that were put into place by a rename are wanted again."""
-        self._position, replaced = await self._replay(downstream, self._position, await self.barrier())
+        with tracing.span("catch up"):
+            self._position, replaced = await self._replay(downstream, self._position, await self.barrier())
         self._wanted |= replaced
         for collection in replaced:
             self._begun.pop(collection, None)

@@ -33,6 +33,10 @@ class CopyProgress:
         """So many more documents were read."""
         self._read[collection] += documents
 
+    def documents_of(self, collection: str) -> int:
+        """Return how many documents of the collection were read."""
+        return self._read.get(collection, 0)
+
     def end(self, collection: str) -> None:
         """All of the collection was read: what had been expected was an estimate."""
         self._expected[collection] = self._read[collection]

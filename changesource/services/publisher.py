@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 from hashlib import blake2b
 from typing import Protocol
 
 from channels.exceptions import ChannelFull
 from redis.exceptions import RedisError
 
+from changesource import tracing
 from changesource.metrics import PUBLISHED
 from changesource.stream.batches import Batch, encode
 
@@ -62,6 +64,22 @@ class Publisher:
 
     async def publish(self, batch: Batch) -> None:
         """Send ``batch`` to all server processes, as one opaque payload."""
+        if not tracing.enabled():
+            await self._publish(batch)
+            return
+        attributes: tracing.Attributes = {
+            "messaging.system": "channels",
+            "messaging.destination.name": self._group,
+            "messaging.operation.name": "publish",
+            "messaging.operation.type": "send",
+        }
+        with tracing.span("publish", attributes, "producer") as noted:
+            failed = self.failed
+            await self._publish(replace(batch, trace=tracing.traceparent()))
+            if self.failed != failed:
+                noted["error.type"] = "refused"
+
+    async def _publish(self, batch: Batch) -> None:
         try:
             await self._layer.group_send(self._group, {"type": MESSAGE_TYPE, "payload": encode(batch)})
         except LAYER_ERRORS as error:

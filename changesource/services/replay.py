@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Callable
 from changesource.exceptions import TableStopped
 from changesource.mapping.needs import Needs
 from changesource.services.pausing import Pause
-from changesource.sources.base import PROOF_WAIT_MS, ChangeSource
+from changesource.sources.base import PROOF_WAIT_MS, Feeds
 from changesource.stream.batches import Batch
 from changesource.stream.grouping import Bounds, Grouping
 from changesource.stream.transform import FEW, Transform
@@ -19,7 +19,7 @@ FORESEEN_BYTES = 512 * 1024
 
 
 async def batches(
-    source: ChangeSource,
+    source: Feeds,
     transform: Transform,
     needs: Needs,
     after: int,

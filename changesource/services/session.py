@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import NoReturn
 
+from changesource import tracing
 from changesource.backoff import Backoff
 from changesource.exceptions import (
     AccessRefused,
@@ -47,6 +48,7 @@ from changesource.services.mailbox import Mailbox
 from changesource.services.progress import CopyProgress, Pace
 from changesource.services.replay import batches
 from changesource.services.subscriber import Subscriber
+from changesource.services.traces import CatchUpTrace, Deliveries, Times, batch_trace
 from changesource.services.watcher import age_of, heartbeat, is_late
 from changesource.sources.base import ChangeSource
 from changesource.store import watermarks
@@ -126,6 +128,7 @@ class ReplicaSession:
         self._message = ""
         self._downstream: Downstream | None = None
         self._flight = Flight(limits.bounds.rows)
+        self._deliveries = Deliveries(request.app_id, request.shard_num)
         self._progress: CopyProgress | None = None
         self._copied_before = 0
         self._rows_noted = 0
@@ -143,6 +146,7 @@ class ReplicaSession:
         with suppress(WatermarkInvalid):
             self._acked = max(self._acked, str(Watermark.parse(watermark)))
             self._flight.acked(self._acked)
+            self._deliveries.acked(self._acked)
 
     async def run(self, guard: Guard | None = None) -> None:
         """Serve until cancelled, or until nothing can be served (then it returns, and the socket is to be closed).
@@ -164,6 +168,7 @@ class ReplicaSession:
             self._subscriber.detach(self.mailbox)
             # At once: what is in cycles stays until the garbage collector comes.
             self.mailbox.clear()
+            self._deliveries.close()
             for task in helpers:
                 task.cancel()
             await self._write_progress("disconnected" if self._state != "reset" else "reset")
@@ -176,9 +181,10 @@ class ReplicaSession:
             logger.warning("replica must be reset", extra=self._names() | {"code": error.code, "why": error.message})
             self._state = "reset"
             RESETS.labels(error.code).inc()
-            if self._downstream is not None:
-                await self._downstream.rollback()
-            await self._send([messages.reset_required(self._message, error.code)])
+            with tracing.span("reset", {**self._deliveries.replica, "zerosource.code": error.code}):
+                if self._downstream is not None:
+                    await self._downstream.rollback()
+                await self._send([messages.reset_required(self._message, error.code)])
         elif isinstance(error, AccessRefused):
             logger.warning("connection locked out", extra=self._names() | {"code": error.code, "why": error.message})
             self.locked_out = True
@@ -205,7 +211,9 @@ class ReplicaSession:
                 tasks.create_task(self._watch_over(self.request.replica_version), name="replica-oversight")
         else:
             self._state = "syncing"
-            await self._initial_sync()
+            with tracing.span("snapshot", self._deliveries.replica) as noted:
+                await self._initial_sync()
+                noted["zerosource.rows"] = self._rows()
             self._state = "synced"
             # zero-cache reads nothing after the first commit; it closes and comes back with a watermark.
             await asyncio.get_running_loop().create_future()
@@ -288,11 +296,13 @@ class ReplicaSession:
         why: CatchUp = "connected"
         while True:
             CATCH_UPS.labels(why).inc()
+            catching_up = CatchUpTrace(self._deliveries.replica, why)
             # What happens below, unless it is said otherwise.
             why = "fault"
             try:
                 self._pulls = True
-                await self._pull(downstream, backoff)
+                with catching_up:
+                    await self._pull(downstream, backoff, catching_up)
                 self._pulls = self._must_pull(downstream)
                 why = "refill" if self._pulls else await self._follow(downstream)
             except TableStopped as error:
@@ -327,9 +337,9 @@ class ReplicaSession:
         elif self._state == "stopped":
             self._state, self._message = self._state_before, ""
 
-    async def _pull(self, downstream: Downstream, backoff: Backoff) -> None:
+    async def _pull(self, downstream: Downstream, backoff: Backoff, catching_up: CatchUpTrace) -> None:
         """Read MongoDB from the replica's position until a batch of the layer connects."""
-        shown = self._shown
+        shown, times = self._shown, Times(self._source) if tracing.enabled() else None
         transform = Transform(
             self._mapping,
             self.faults.report,
@@ -338,7 +348,7 @@ class ReplicaSession:
             silent_until=0 if self._shown_again else shown,
         )
         stream = batches(
-            self._source,
+            times or self._source,
             transform,
             self._whole.needs,
             downstream.anchor,
@@ -352,10 +362,12 @@ class ReplicaSession:
                 self._note_stop(None)
                 if batch is None:
                     self._flight.caught_up()
+                    catching_up.end()
                 else:
                     self.tallies.pulled += 1
                     FROM_MONGODB.inc()
-                    await self._send_batch(downstream, batch)
+                    with batch_trace(batch, times, catching_up.links):
+                        await self._send_batch(downstream, batch)
                     backoff.reset()
                 if downstream.commits != commits:
                     fresh, commits = monotonic(), downstream.commits
@@ -404,10 +416,12 @@ class ReplicaSession:
             if cluster_time > downstream.position and name in self._mapping.tables
         )
         if self._to_refill and batch.final:
-            await self._refill(downstream, batch, set(self._to_refill))
+            with tracing.span("fill anew", self._deliveries.replica):
+                await self._refill(downstream, batch, set(self._to_refill))
             self._to_refill.clear()
         else:
-            await downstream.batch(batch)
+            with self._deliveries.delivering(batch, downstream):
+                await downstream.batch(batch)
 
     async def _refill(self, downstream: Downstream, batch: Batch, collections: set[str]) -> None:
         """Send a batch after which tables must be filled anew: a collection was renamed into place.

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from time import monotonic, time
 from weakref import WeakKeyDictionary
 
+from changesource import tracing
 from changesource.backoff import Backoff
 from changesource.exceptions import (
     CollectionRefused,
@@ -22,6 +23,7 @@ from changesource.exceptions import (
 from changesource.mapping.compiled import CompiledMapping, Report
 from changesource.services.publisher import Publisher
 from changesource.services.replay import batches
+from changesource.services.traces import Times, batch_trace
 from changesource.sources.base import ChangeSource
 from changesource.stream.batches import BARRIER, Batch
 from changesource.stream.grouping import Bounds
@@ -101,6 +103,7 @@ class Watcher:
         self._last_barrier = 0.0
         self._too_large = False
         self._lag: float | None = None
+        self._times: Times | None = None
         self.position = 0
         self.last_sign = monotonic()
 
@@ -137,8 +140,9 @@ class Watcher:
         # Beside the stream, which must not wait for the database.
         superseded = asyncio.create_task(self._superseded(revision), name="watcher-revision")
         transform = Transform(revision.mapping, self._report, withholds=True)
+        self._times = Times(self._source) if tracing.enabled() else None
         stream = batches(
-            self._source,
+            self._times or self._source,
             transform,
             revision.mapping.needs,
             self.position,
@@ -192,7 +196,8 @@ class Watcher:
             # A transaction that is too large for the layer is only announced; replicas read it themselves.
             batch = Batch(self.position, batch.end, batch.fingerprints, pull=True, time_ms=batch.time_ms)
             self._too_large = False
-        await self._publisher.publish(batch)
+        with batch_trace(batch, self._times):
+            await self._publisher.publish(batch)
         self.position = batch.end
         self._lag = max(0.0, time() - batch.time_ms / 1000) if batch.time_ms else age_of(self.position)
 

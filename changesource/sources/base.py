@@ -77,6 +77,13 @@ class CollectionCopy(Protocol):
         """
 
 
+class Feeds(Protocol):
+    """What opens feeds."""
+
+    async def feed(self, needs: Needs, after: int, current_until: int = 0) -> ChangeFeed:
+        """See ``ChangeSource.feed``."""
+
+
 class ChangeSource(Protocol):
     """One database.
 

@@ -6,6 +6,7 @@ break).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,6 +18,7 @@ import orjson
 from changesource.stream.events import MAX_TIME_MS, milliseconds
 
 DATA = b'["data",{"tag":"'  # what every frame of a batch begins with
+TRACEPARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 BARRIER = ""  # the table name of a run that stands for a barrier
 
 
@@ -37,7 +39,8 @@ class Batch:
     MongoDB transaction that is still arriving. ``pull`` says that the frames are not here and must be read from
     MongoDB. ``refill`` names tables whose rows can only be had by reading their collection again, each with the cluster
     time of the event that says so. ``time_ms`` is when MongoDB made the first of the changes, in milliseconds since
-    1970, 0 where that is not known; it says nothing of what a batch is, so batches are compared without it.
+    1970, 0 where that is not known; ``trace`` is the span that sent it, as W3C's ``traceparent``, empty where traces
+    are off. Both say nothing of what a batch is, so batches are compared without them.
     """
 
     follows: int
@@ -49,6 +52,7 @@ class Batch:
     pull: bool = False
     refill: Mapping[str, int] = field(default_factory=dict)
     time_ms: int = field(default=0, compare=False)
+    trace: str = field(default="", compare=False)
 
     def pieces(self, after: int, tables: Collection[str]) -> Selection:
         """Return what a replica of ``tables`` that stands at ``after`` must be sent."""
@@ -102,19 +106,19 @@ def _skip(part: Iterator[bytes]) -> None:
 
 def encode(batch: Batch) -> bytes:
     """Return the payload of a batch."""
-    head = orjson.dumps(
-        {
-            "follows": batch.follows,
-            "end": batch.end,
-            "fingerprints": batch.fingerprints,
-            "runs": [value for run in batch.runs for value in run],
-            "pull": batch.pull,
-            "refill": batch.refill,
-            "time": batch.time_ms,
-            "size": sum(map(len, batch.frames)),
-        }
-    )
-    return b"\n".join((head, *batch.frames))
+    head: dict[str, object] = {
+        "follows": batch.follows,
+        "end": batch.end,
+        "fingerprints": batch.fingerprints,
+        "runs": [value for run in batch.runs for value in run],
+        "pull": batch.pull,
+        "refill": batch.refill,
+        "time": batch.time_ms,
+        "size": sum(map(len, batch.frames)),
+    }
+    if batch.trace:
+        head["trace"] = batch.trace
+    return b"\n".join((orjson.dumps(head), *batch.frames))
 
 
 def decode(payload: bytes) -> Batch:
@@ -133,6 +137,7 @@ def decode(payload: bytes) -> Batch:
             refill=head["refill"],
             # A process of an earlier release does not say.
             time_ms=head.get("time", 0),
+            trace=_trace_of(head.get("trace")),
         )
         size = head["size"]
     except (KeyError, TypeError, ValueError) as error:
@@ -142,6 +147,11 @@ def decode(payload: bytes) -> Batch:
     if sum(count for _, _, count in batch.runs) != len(batch.frames) or size != sum(map(len, batch.frames)):
         raise ValueError("not a batch: frames are missing")
     return batch
+
+
+def _trace_of(value: object) -> str:
+    """What a payload says of its trace, or nothing: a batch that says something else there is as good as any."""
+    return value if isinstance(value, str) and TRACEPARENT.fullmatch(value) else ""
 
 
 def _is_sound(batch: Batch) -> bool:

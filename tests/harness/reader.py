@@ -107,12 +107,16 @@ class Reader:
 
 
 @contextmanager
-def following(reader: Reader) -> Iterator[None]:
-    """Have a replica sync and follow in a thread of its own; what ends it early is raised at the end."""
+def following(reader: Reader, *, synced: bool = False) -> Iterator[None]:
+    """Have a replica sync, unless it has ``synced``, and follow, in a thread of its own.
+
+    What ends it early is raised at the end.
+    """
     loop = asyncio.new_event_loop()
 
     async def follow() -> None:
-        await reader.sync()
+        if not synced:
+            await reader.sync()
         await reader.follow(lambda: False)
 
     task = loop.create_task(follow())

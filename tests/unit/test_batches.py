@@ -43,6 +43,23 @@ def test_the_time_goes_with_a_batch_and_may_be_missing() -> None:
     assert decode(orjson.dumps(head)).time_ms == 0
 
 
+TRACE = f"00-{'a' * 32}-{'b' * 16}-01"
+
+
+def test_the_trace_goes_with_a_batch_and_may_be_missing() -> None:
+    batch = Batch(5, 9, PRINTS, trace=TRACE)
+    assert decode(encode(batch)).trace == TRACE
+    assert b"trace" not in encode(Batch(5, 9, PRINTS))
+    assert decode(encode(Batch(5, 9, PRINTS))).trace == ""
+
+
+@pytest.mark.parametrize("wrong", [7, None, ["00"], "", TRACE + "\n", TRACE.upper(), "x" * 10_000, {"a": TRACE}])
+def test_a_trace_that_is_none_costs_no_batch(wrong: object) -> None:
+    head = orjson.loads(encode(Batch(5, 9, PRINTS)))
+    assert decode(orjson.dumps(head | {"trace": wrong})) == Batch(5, 9, PRINTS)
+    assert decode(orjson.dumps(head | {"trace": wrong})).trace == ""
+
+
 def test_an_announcement_is_decoded() -> None:
     batch = Batch(5, 9, PRINTS, pull=True)
     assert decode(encode(batch)) == batch

@@ -16,6 +16,7 @@ from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
 
+from changesource import tracing
 from changesource.exceptions import SourceUnavailable
 from changesource.mapping.needs import EVERYTHING, CollectionNeeds, Needs
 from changesource.sources.base import Document
@@ -42,6 +43,10 @@ def connect(uri: str) -> AsyncMongoClient[dict[str, Any]]:
     # Not by the driver's parse_uri, which asks the DNS of a mongodb+srv URI, and waits for it.
     given = {name.lower() for name, _ in parse_qsl(urlsplit(uri).query, keep_blank_values=True)}
     defaults: dict[str, Any] = {name: value for name, value in CLIENT_DEFAULTS.items() if name.lower() not in given}
+    if tracing.enabled():
+        from changesource.sources.mongodb.commands import CommandSpans  # noqa: PLC0415 - imports what is an option
+
+        defaults["event_listeners"] = [CommandSpans()]
     with translated():
         return AsyncMongoClient(uri, appname="zerosource", **defaults)
 
@@ -86,6 +91,10 @@ class MongoSource:
 
     async def barrier(self, name: str) -> int:
         """See ``ChangeSource.barrier``. The stream is opened first, so that the event cannot be missed."""
+        with tracing.span("barrier"):
+            return await self._barrier(name)
+
+    async def _barrier(self, name: str) -> int:
         cursor = ChangeCursor(self, {}, batch_size=100)
         try:
             await cursor.open({})
