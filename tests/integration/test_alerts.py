@@ -71,7 +71,7 @@ async def test_real_faults_fire_each_alert(
     deployment: DeploymentFactory, mongodb: MongoServer, mongo: Database[Any], tmp_path: Path
 ) -> None:
     fill(mongo, 5, others=5)
-    place = deployment(CHANGE_SOURCE_API_KEYS=KEY, OPEN_METRICS="on")
+    place = deployment(CHANGE_SOURCE_API_KEYS=KEY, OPEN_METRICS="on", RELOAD_SECONDS="1")
     mappings = deepcopy(MAPPINGS)
     mappings["tables"]["item"]["errorPolicy"] = "stop"
     place.configure(mappings=mappings)
@@ -103,6 +103,9 @@ async def test_real_faults_fire_each_alert(
         await asyncio.to_thread(
             wait_until, lambda: not prometheus.firing().keys() & {"ZerosourceDown", "ZerosourceNoLeader"}, "quiet", 30
         )
+        # The last good one is kept, by which all that follows goes on.
+        place.configure(mappings=[])
+        await fires("ZerosourceMappingsFail")
         # A key that is no good, by somebody who does not stop; a watermark that is none.
         for _ in range(40):
             with suppress(WebSocketException):
