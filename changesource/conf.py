@@ -66,6 +66,7 @@ class Settings:
     schema_file: Path | None
     table_mappings_url: str | None
     table_mappings_file: Path | None
+    reload_seconds: int
     api_keys: tuple[str, ...]
     redis_url: str | None
     database_url: str
@@ -168,6 +169,7 @@ def _settings(read: _Reader, root: Path) -> Settings:
         schema_file=read.path("SCHEMA_FILE", instead_of="SCHEMA_URL"),
         table_mappings_url=read.url("TABLE_MAPPINGS_URL", ("http", "https")),
         table_mappings_file=read.path("TABLE_MAPPINGS_FILE", instead_of="TABLE_MAPPINGS_URL"),
+        reload_seconds=read.integer("RELOAD_SECONDS", 60, 0, 86_400),
         api_keys=read.api_keys(shortest=1 if debug else SHORTEST_KEY),
         redis_url=read.url("REDIS_URL", ("redis", "rediss", "unix")),
         database_url=read.database_url(data_dir),

@@ -25,6 +25,12 @@ disable_created_metrics()  # type: ignore[no-untyped-call]  # the package forgot
 BUILD = Info("zerosource_build", "What runs here.")
 BUILD.info({"version": VERSION, "python": platform.python_version(), "transform_version": str(TRANSFORM_VERSION)})
 
+# What comes of reading SCHEMA_* and TABLE_MAPPINGS_* again.
+Reload = Literal["loaded", "unchanged", "older", "failed"]
+RELOADS = Counter(
+    "zerosource_reloads", "How often the managed schema and mappings were read again, by what came of it.", ["result"]
+)
+
 # What goes to replicas.
 Way = Literal["snapshot", "stream"]
 ROWS = Counter(
@@ -94,6 +100,7 @@ def _show_from_the_beginning() -> None:
         (BATCHES, Source),
         (CATCH_UPS, CatchUp),
         (PUBLISHED, Published),
+        (RELOADS, Reload),
         (RETRIES, Retry),
         (CONNECTIONS, Place),
     )

@@ -1,7 +1,8 @@
 """What operators keep in the database, and the state that the daemons leave there for them to see.
 
 Configuration (``TableMapping``, ``ColumnMapping``, ``Publication``, ``ApiKey``) is written by operators,
-``MappingRevision`` by publishing, state (``Watermark``, ``RowError``, ``Lease``, ``ManagedContent``) by the daemons.
+``MappingRevision`` by publishing, state (``Watermark``, ``RowError``, ``Lease``, ``ManagedContent``,
+``ManagedReading``) by the daemons.
 """
 
 from __future__ import annotations
@@ -280,6 +281,28 @@ class ManagedContent(models.Model):
     def __str__(self) -> str:
         """The beginning of its hash."""
         return self.content_hash[:12]
+
+
+class ManagedReading(models.Model):
+    """What came of reading SCHEMA_* and TABLE_MAPPINGS_* the last time: one row."""
+
+    class Result(models.TextChoices):
+        """What came of it."""
+
+        LOADED = "loaded", "another content took effect"
+        UNCHANGED = "unchanged", "the content that took effect last"
+        OLDER = "older", "a content that was replaced, which is not taken again"
+        FAILED = "failed", "it cannot be used"
+
+    result = models.CharField(choices=Result.choices, help_text="What came of it.")
+    code = models.CharField(default="", blank=True, help_text="The code of the error, where it failed.")
+    problem = models.TextField(default="", blank=True, help_text="The error in words.")
+    read_at = models.DateTimeField(default=timezone.now, help_text="When it was tried.")
+    since = models.DateTimeField(default=timezone.now, help_text="Since when it comes out so, or is well.")
+
+    def __str__(self) -> str:
+        """What came of it."""
+        return self.result
 
 
 class Watermark(models.Model):

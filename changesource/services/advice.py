@@ -11,6 +11,24 @@ from changesource.services.overview import Overview, Replica
 
 Severity = Literal["error", "warning", "note"]
 About = Literal["", "tables", "replicas", "row_errors"]
+Code = Literal[
+    "mongodb-away",
+    "mongodb-refused",
+    "oplog-short",
+    "layer-away",
+    "watcher-missing",
+    "watcher-still",
+    "nothing-published",
+    "mappings-failed",
+    "mappings-older",
+    "replica-stopped",
+    "replica-lost",
+    "replica-late",
+    "replica-unstored",
+    "replica-silent",
+    "replica-gone",
+    "row-errors",
+]
 SHORT_OPLOG_HOURS = 24
 FULL = 0.8  # of its bound: from about here on the oplog forgets
 LATE = timedelta(minutes=1)
@@ -21,12 +39,17 @@ MAX_WORDS = 300
 
 @dataclass(frozen=True)
 class Advice:
-    """What is wrong, and what to do; ``about`` says which page of the admin shows more of it."""
+    """What is wrong, and what to do; ``about`` says which page of the admin shows more of it.
 
+    ``code`` is stable, for scripts (docs/metadata.md lists all), and ``names`` are the replicas or tables concerned.
+    """
+
+    code: Code
     severity: Severity
     problem: str
     remedy: str
     about: About = ""
+    names: tuple[str, ...] = ()
 
 
 def advice(seen: Overview) -> list[Advice]:
@@ -40,15 +63,17 @@ def _mongodb(seen: Overview) -> Iterator[Advice]:
     problem = seen.mongodb_problem
     if problem is not None and problem.retryable:
         yield Advice(
+            "mongodb-away",
             "error",
             f"MongoDB does not answer: {_short(problem.message)}",
             f"{problem.remedy} Replicas wait, and go on by themselves once it answers.",
         )
     elif problem is not None:
-        yield Advice("error", _short(problem.message), problem.remedy)
+        yield Advice("mongodb-refused", "error", _short(problem.message), problem.remedy)
     oplog = seen.mongodb.oplog if seen.mongodb else None
     if oplog is not None and oplog.filled >= FULL and oplog.hours < SHORT_OPLOG_HOURS:
         yield Advice(
+            "oplog-short",
             "warning",
             f"MongoDB's oplog reaches back {hours_in_words(oplog.hours)}: a replica away for longer syncs anew.",
             "Have it keep more: db.adminCommand({replSetResizeOplog: 1, minRetentionHours: 48}).",
@@ -58,6 +83,7 @@ def _mongodb(seen: Overview) -> Iterator[Advice]:
 def _layer(seen: Overview) -> Iterator[Advice]:
     if seen.layer.problem:
         yield Advice(
+            "layer-away",
             "error",
             f"The channel layer does not answer: {_short(seen.layer.problem)}",
             "Check REDIS_URL, and that Redis runs. Meanwhile each replica reads MongoDB itself, which costs more.",
@@ -69,15 +95,32 @@ def _watcher(seen: Overview) -> Iterator[Advice]:
         return  # nobody can watch
     remedy = "Run manage.py serve (without --no-watcher), or manage.py runwatcher beside it, and see its log."
     if seen.watcher is None:
-        yield Advice("warning", "No watcher has run yet, so each replica reads MongoDB itself.", remedy)
+        problem = "No watcher has run yet, so each replica reads MongoDB itself."
+        yield Advice("watcher-missing", "warning", problem, remedy)
     elif seen.at - seen.watcher.position.at > max(3 * seen.keepalive, timedelta(seconds=30)):
         age = in_words(seen.at - seen.watcher.position.at)
-        yield Advice("warning", f"The watcher has not moved for {age}, so each replica reads MongoDB itself.", remedy)
+        problem = f"The watcher has not moved for {age}, so each replica reads MongoDB itself."
+        yield Advice("watcher-still", "warning", problem, remedy)
 
 
 def _mappings(seen: Overview) -> Iterator[Advice]:
     if seen.served is None:
-        yield Advice("warning", "Nothing is published yet.", "Map a table and press Publish.", "tables")
+        problem, remedy = "Nothing is published yet.", "Map a table and press Publish."
+        yield Advice("nothing-published", "warning", problem, remedy, "tables")
+    reading = seen.reading
+    if reading is not None and reading.result == reading.Result.FAILED:
+        since = in_words(seen.at - reading.since)
+        problem = (
+            f"The file or URL of the mappings cannot be used, for {since}: {reading.code} {_short(reading.problem)}"
+        )
+        remedy = "Correct it, or see why it cannot be read. The last good mappings are served, and it is read again."
+        yield Advice("mappings-failed", "warning", problem, remedy, "tables")
+    elif reading is not None and reading.result == reading.Result.OLDER:
+        problem = (
+            "The file or URL gives mappings that were loaded before, and replaced by others; they are not taken again."
+        )
+        remedy = "Press Load from file or URL, or run manage.py reloadmappings, to serve them; or correct it."
+        yield Advice("mappings-older", "warning", problem, remedy, "tables")
 
 
 def _replicas(seen: Overview) -> Iterator[Advice]:
@@ -98,59 +141,69 @@ def _replicas(seen: Overview) -> Iterator[Advice]:
         sent, acked = one.sent, one.acked
         return one.connected and one.state == "streaming" and bool(sent and acked and sent.at - acked.at > LATE)
 
-    kinds: tuple[tuple[Callable[[Replica], bool], Severity, str, str], ...] = (
+    kinds: tuple[tuple[Code, Callable[[Replica], bool], Severity, str, str], ...] = (
         (
+            "replica-stopped",
             lambda one: one.connected and one.state == "stopped",
             "error",
             "Stopped: {names}. {message}",
             "Correct what the message names; the replica goes on by itself.",
         ),
-        (lost, "error", "Away for longer than the oplog reaches back: {names}.", "It syncs anew when it comes back."),
         (
+            "replica-lost",
+            lost,
+            "error",
+            "Away for longer than the oplog reaches back: {names}.",
+            "It syncs anew when it comes back.",
+        ),
+        (
+            "replica-late",
             late,
             "warning",
             "More than a minute behind: {names}.",
             "See whether its zero-cache and this server have processor time to spare, and what MongoDB's log says.",
         ),
         (
+            "replica-unstored",
             unstored,
             "warning",
             "Sent, but not stored for more than a minute: {names}.",
             "See whether its zero-cache is overloaded, or waits for its PostgreSQL.",
         ),
         (
+            "replica-silent",
             lambda one: one.silent,
             "warning",
             "Not heard of, though they were not closed: {names}.",
             "The process that served them has ended. A zero-cache that runs comes back by itself.",
         ),
         (
+            "replica-gone",
             gone,
             "note",
             "Disconnected for more than an hour: {names}.",
             "Start its zero-cache, or forget the replica where it will not come back.",
         ),
     )
-    for holds, severity, problem, remedy in kinds:
+    for code, holds, severity, problem, remedy in kinds:
         if those := [one for one in seen.replicas if holds(one)]:
-            message = _short(those[0].message)
-            yield Advice(
-                severity,
-                problem.format(names=_listed([one.name for one in those]), message=message).strip(),
-                remedy,
-                "replicas",
-            )
+            names, message = tuple(one.name for one in those), _short(those[0].message)
+            words = problem.format(names=_listed(names), message=message).strip()
+            yield Advice(code, severity, words, remedy, "replicas", names)
 
 
 def _row_errors(seen: Overview) -> Iterator[Advice]:
     entries = sum(total.entries for total in seen.errors_by_table)
     if entries:
         what = "1 value or row" if entries == 1 else f"{entries:,} values or rows"
+        names = tuple(total.table for total in seen.errors_by_table)
         yield Advice(
+            "row-errors",
             "warning",
-            f"{what} did not fit: {_listed([total.table for total in seen.errors_by_table])}.",
+            f"{what} did not fit: {_listed(names)}.",
             "Correct the documents, or the mapping: what is mended goes from the list by itself.",
             "row_errors",
+            names,
         )
 
 

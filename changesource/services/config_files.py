@@ -9,7 +9,43 @@ from changesource.exceptions import ConfigurationUnavailable
 from changesource.mapping.formats import Mappings, combine, read_mappings, read_schema
 from changesource.mapping.json_reading import parse
 from changesource.mapping.spec import Specification
-from changesource.services.download import MAX_BYTES, bare, download
+from changesource.services.download import MAX_BYTES, Content, bare, fetch
+
+
+class ManagedSources:
+    """SCHEMA_* and TABLE_MAPPINGS_*, which may be read again and again.
+
+    A server that tells versions apart sends a content that has not changed only once.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        """Reads nothing yet."""
+        self._schema = (settings.schema_url, settings.schema_file)
+        self._mappings = (settings.table_mappings_url, settings.table_mappings_file)
+        self._found: tuple[Content | None, Content | None] = (None, None)
+
+    def read(self) -> bool:
+        """Read both; return whether one differs from what was read before.
+
+        Raises ``ConfigurationUnavailable`` where one cannot be read; what was read before is kept then.
+        """
+        before = self._found
+        found = (_read(*self._schema, before[0]), _read(*self._mappings, before[1]))
+        self._found = found
+        return any(_body(new) != _body(old) for new, old in zip(found, before, strict=True))
+
+    @property
+    def are_two(self) -> bool:
+        """Whether both are set, so that one may change while the other is read."""
+        return any(self._schema) and any(self._mappings)
+
+    def specification(self) -> Specification:
+        """What they gave together when they were read last. Raises ``MappingError`` where one is wrong."""
+        schema, mappings = map(_body, self._found)
+        return combine(
+            None if schema is None else read_schema(parse(schema, "schema")),
+            Mappings() if mappings is None else read_mappings(parse(mappings, "mappings")),
+        )
 
 
 def read_managed(settings: Settings) -> Specification:
@@ -17,12 +53,9 @@ def read_managed(settings: Settings) -> Specification:
 
     Raises ``ConfigurationUnavailable`` where one cannot be read, ``MappingError`` where one is wrong.
     """
-    schema = _read(settings.schema_url, settings.schema_file)
-    mappings = _read(settings.table_mappings_url, settings.table_mappings_file)
-    return combine(
-        None if schema is None else read_schema(parse(schema, "schema")),
-        Mappings() if mappings is None else read_mappings(parse(mappings, "mappings")),
-    )
+    sources = ManagedSources(settings)
+    sources.read()
+    return sources.specification()
 
 
 def shown_origin(settings: Settings) -> str:
@@ -39,12 +72,16 @@ def shown_origin(settings: Settings) -> str:
     return ", ".join(places)
 
 
-def _read(url: str | None, path: Path | None) -> bytes | None:
+def _read(url: str | None, path: Path | None, known: Content | None) -> Content | None:
     if url:
-        return download(url)
+        return fetch(url, known)
     if path:
-        return read_file(path)
+        return Content(read_file(path))
     return None
+
+
+def _body(content: Content | None) -> bytes | None:
+    return None if content is None else content.body
 
 
 def read_file(path: Path) -> bytes:

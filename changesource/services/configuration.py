@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TypeAlias, TypeVar
@@ -14,15 +15,23 @@ from channels.db import database_sync_to_async
 
 from changesource import tracing
 from changesource.conf import Settings, settings
-from changesource.exceptions import ConfigurationUnavailable, DraftChanged, MappingError, SourceUnavailable
+from changesource.exceptions import (
+    ConfigurationUnavailable,
+    DraftChanged,
+    MappingError,
+    SourceUnavailable,
+    ZerosourceError,
+)
 from changesource.mapping.fingerprint import table_fingerprint
 from changesource.mapping.formats import write_specification
 from changesource.mapping.questions import Answers, Questions, key_fields, questions_of
 from changesource.mapping.rows import compile_table
 from changesource.mapping.spec import ColumnSpec, IdType, Specification, TableSpec
-from changesource.models import MappingRevision
+from changesource.models import ManagedReading, MappingRevision
 from changesource.services.config_files import read_managed, shown_origin
 from changesource.store import mappings as store
+from changesource.store import readings
+from changesource.store.readings import Result
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -183,32 +192,55 @@ def load_managed(
     if not chosen.has_managed_source:
         return store.latest_revision()
     try:
-        spec = read_managed(chosen)
+        with noting_failure():
+            spec = read_managed(chosen)
     except ConfigurationUnavailable as exc:
         if store.latest_content() is None:
             raise
         logger.warning("managed mappings unreachable, keeping the last ones", extra={"reason": exc.message})
         return store.latest_revision()
+    if serve_managed(spec, shown_origin(chosen), inspect, again=again) is Result.OLDER:
+        logger.warning("managed mappings are older ones that were replaced; manage.py reloadmappings brings them back")
+    return store.latest_revision()
+
+
+@contextmanager
+def noting_failure() -> Iterator[None]:
+    """Have operators see an error that comes of the managed source; it is raised all the same."""
+    try:
+        yield
+    except ZerosourceError as error:
+        readings.note(Result.FAILED, error.code, error.message)
+        raise
+
+
+def serve_managed(
+    spec: Specification, origin: str, inspect: Inspect | None, *, again: bool = False
+) -> ManagedReading.Result:
+    """Serve what the managed source gave, unless it was loaded before; ``again`` and errors are as in ``load_managed``.
+
+    What comes of it is what operators see.
+    """
     content_hash = hash_of(spec)
-    latest = store.latest_content()
-    if content_hash == latest or (not again and store.is_known_content(content_hash)):
-        if content_hash != latest:
-            logger.warning(
-                "managed mappings are older ones that were replaced; manage.py reloadmappings brings them back"
-            )
-        return store.latest_revision()
-    return _take_managed(spec, content_hash, shown_origin(chosen), inspect, again=again)
+    with noting_failure():
+        if content_hash == store.latest_content():
+            result = Result.UNCHANGED
+        elif not again and store.is_known_content(content_hash):
+            result = Result.OLDER
+        else:
+            took = _take_managed(spec, content_hash, origin, inspect, again=again)
+            result = Result.LOADED if took else Result.UNCHANGED
+    readings.note(result)
+    return result
 
 
-def _take_managed(
-    spec: Specification, content_hash: str, origin: str, inspect: Inspect | None, *, again: bool
-) -> MappingRevision | None:
-    """Replace the managed tables and publications by those of ``spec`` and serve them.
+def _take_managed(spec: Specification, content_hash: str, origin: str, inspect: Inspect | None, *, again: bool) -> bool:
+    """Replace the managed tables and publications by those of ``spec`` and serve them; False where another process did.
 
     Beside them is served what was served before: publishing edits made in the admin is left to operators.
     """
 
-    def prepare(basis: store.Basis) -> Callable[[], MappingRevision | None]:
+    def prepare(basis: store.Basis) -> Callable[[], bool]:
         _refuse_clash(spec, basis.own_tables, basis.own_publications, "is made in the admin")
         published = current()
         before = published.specification if published else Specification()
@@ -221,14 +253,15 @@ def _take_managed(
         _check_can_be_asked(merged, inspect)
         served = to_serve(merged, inspect)
 
-        def finish() -> MappingRevision | None:
+        def finish() -> bool:
             if not store.note_content(content_hash, origin) and not again:
-                return store.latest_revision()  # another process was faster
+                return False  # another process was faster
             gone = basis.managed_tables - {table.name for table in spec.tables}
             store.remove_managed(gone, basis.managed_publications - set(spec.publications))
             store.save(spec, managed_by=origin)
             logger.info("managed mappings loaded", extra={"tables": len(spec.tables), "origin": origin})
-            return _record(served, origin, "loaded")
+            _record(served, origin, "loaded")
+            return True
 
         return finish
 

@@ -11,6 +11,7 @@ import socket
 import ssl
 import time
 from base64 import b64encode
+from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Final
@@ -26,9 +27,14 @@ MAX_BYTES: Final = 8 * 1024 * 1024
 MAX_REDIRECTS: Final = 5
 PORTS: Final = {"http": 80, "https": 443}
 OK: Final = 200
+UNCHANGED: Final = 304
 REDIRECTS: Final = (301, 302, 303, 307, 308)
 # Files are often served as plain text; a login page or another error that is answered by 200 is HTML.
 CONTENT_TYPES: Final = ("application/json", "text/json", "text/plain", "")
+
+# By what a server says which version it answers with, and how it is asked whether that is still the one.
+VALIDATORS: Final = {"ETag": "If-None-Match", "Last-Modified": "If-Modified-Since"}
+MAX_VALIDATOR: Final = 1000  # characters; longer ones are not sent back
 
 # Of a URL's path and query; letters of other scripts are written by percent signs, as browsers do.
 _AS_WRITTEN: Final = "/%:=&?~+!$,;'@()*[]"
@@ -43,17 +49,30 @@ _REFUSED_V6: Final = tuple(map(IPv6Network, ("fe80::/10", "fd00:ec2::/32", "fd20
 _LAST_32: Final = tuple(map(IPv6Network, ("::ffff:0:0/96", "::/96", "64:ff9b::/96", "64:ff9b:1::/48")))
 
 
+@dataclass(frozen=True)
+class Content:
+    """What a URL gave; ``conditions`` are the headers that ask whether it still does, as (name, value)."""
+
+    body: bytes
+    conditions: tuple[tuple[str, str], ...] = ()
+
+
 def download(url: str) -> bytes:
     """Return the JSON text at ``url``: at most 8 MiB, within 30 seconds, from its own host alone.
 
     Raises ``ConfigurationUnavailable``, which shows the URL without user, password and query.
     """
+    return fetch(url).body
+
+
+def fetch(url: str, known: Content | None = None) -> Content:
+    """Do ``download``; return ``known`` itself where the server says (304) that nothing has changed since."""
     parts = urlsplit(url)
     login = parts  # a redirect stays on this host, and usually names no user
     deadline = time.monotonic() + WHOLE_SECONDS
     for _ in range(MAX_REDIRECTS + 1):
         try:
-            found = _ask(parts, login, deadline)
+            found = _ask(parts, login, deadline, known)
         except TimeoutError as exc:
             words = f"within {WHOLE_SECONDS:g} seconds, or sent nothing for {ANSWER_SECONDS:g}"
             raise _failed(parts, f"did not answer {words}") from exc
@@ -64,7 +83,7 @@ def download(url: str) -> bytes:
             # The words of others may quote the URL's query, or what was answered.
             words = exc.strerror if isinstance(exc, OSError) and exc.strerror else type(exc).__name__
             raise _failed(parts, f"cannot be read: {words}") from exc
-        if isinstance(found, bytes):
+        if isinstance(found, Content):
             return found
         parts = _followed(parts, found)
     raise _failed(parts, f"is redirected more than {MAX_REDIRECTS} times")
@@ -102,7 +121,7 @@ def _origin(parts: SplitResult) -> tuple[str, str, int]:
     return parts.scheme, (parts.hostname or "").rstrip("."), parts.port or usual
 
 
-def _ask(parts: SplitResult, login: SplitResult, deadline: float) -> bytes | str:
+def _ask(parts: SplitResult, login: SplitResult, deadline: float, known: Content | None) -> Content | str:
     """Return the content, or the ``Location`` of a redirect."""
     headers = {
         "Accept": "application/json",
@@ -110,6 +129,7 @@ def _ask(parts: SplitResult, login: SplitResult, deadline: float) -> bytes | str
         "Accept-Encoding": "identity",
         "Connection": "close",
         "User-Agent": "zerosource",
+        **dict(known.conditions if known is not None else ()),
     }
     if login.username is not None:
         pair = f"{unquote(login.username)}:{unquote(login.password or '')}"
@@ -121,7 +141,9 @@ def _ask(parts: SplitResult, login: SplitResult, deadline: float) -> bytes | str
         with connection.getresponse() as answer:
             if answer.status in REDIRECTS and answer.headers["Location"]:
                 return answer.headers["Location"]
-            return _content(parts, answer)
+            if answer.status == UNCHANGED and known is not None and known.conditions:
+                return known
+            return Content(_content(parts, answer), _conditions(answer))
     finally:
         connection.release()
 
@@ -140,6 +162,16 @@ def _content(parts: SplitResult, answer: HTTPResponse) -> bytes:
     if answer.length:
         raise _failed(parts, "broke off in the middle")
     return content
+
+
+def _conditions(answer: HTTPResponse) -> tuple[tuple[str, str], ...]:
+    """Return what to ask with the next time. A server that gives both is asked by both, and goes by the tag."""
+    given = ((condition, answer.headers[name]) for name, condition in VALIDATORS.items())
+    return tuple(
+        (name, value)
+        for name, value in given
+        if value and len(value) <= MAX_VALIDATOR and value.isascii() and value.isprintable()
+    )
 
 
 class _Connection(HTTPConnection):

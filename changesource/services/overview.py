@@ -19,13 +19,13 @@ from django.utils import timezone
 
 from changesource.conf import settings
 from changesource.exceptions import SourceUnavailable, WatermarkInvalid, ZerosourceError
-from changesource.models import RowError
+from changesource.models import ManagedReading, RowError
 from changesource.models import Watermark as Row
 from changesource.protocol.watermark import Watermark
 from changesource.services.asking import Question
 from changesource.services.runtime import mongodb_uri
 from changesource.sources.mongodb.server import Server, describe
-from changesource.store import leases, mappings, minutes, row_errors, watermarks
+from changesource.store import leases, mappings, minutes, readings, row_errors, watermarks
 from changesource.store.minutes import Minute
 from changesource.store.watermarks import CONNECTED, SILENT_SECONDS
 
@@ -93,13 +93,15 @@ class Replica:
 class Overview:
     """All of it, as of ``at``. Of ``mongodb`` and ``mongodb_problem`` one is None.
 
-    ``served`` is the number of the revision that is served, None before the first. ``replicas`` are all of them;
-    ``hour`` is that of all together: rows are added, of lags the highest counts.
+    ``served`` is the number of the revision that is served, None before the first; ``reading`` what came of reading the
+    managed mappings last, None where there are none. ``replicas`` are all of them; ``hour`` is that of all together:
+    rows are added, of lags the highest counts.
     """
 
     at: datetime
     keepalive: timedelta
     served: int | None
+    reading: ManagedReading | None
     mongodb: Server | None
     mongodb_problem: ZerosourceError | None
     layer: Layer
@@ -126,6 +128,7 @@ def overview() -> Overview:
         at=now,
         keepalive=timedelta(seconds=settings().keepalive_seconds),
         served=served[0] if served else None,
+        reading=readings.latest() if settings().has_managed_source else None,
         mongodb=found,
         mongodb_problem=problem,
         layer=_layer_state(layer, started),

@@ -32,6 +32,7 @@ from changesource.services.leadership import Leadership
 from changesource.services.limits import Limits
 from changesource.services.mending import Mending
 from changesource.services.publisher import Publisher, group_of
+from changesource.services.reloading import Reloading
 from changesource.services.session import ReplicaSession
 from changesource.services.subscriber import Subscriber
 from changesource.services.turns import Turns
@@ -214,6 +215,7 @@ class Runtime:
                 tasks.create_task(self._note(watcher), name="watcher-notes")
                 tasks.create_task(Mending(self.source, self._mapping).run(), name="row-errors")
                 tasks.create_task(keep_house(self.settings), name="housekeeping")
+                tasks.create_task(Reloading(self.settings).run(), name="reloading")
         finally:
             WATCHERS.watcher = None
 

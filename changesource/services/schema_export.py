@@ -1,4 +1,4 @@
-"""The Zero schema of what is mapped, for clients and for other instances."""
+"""What is mapped, for clients and for other instances: the Zero schema, and the mappings themselves."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from typing import Final, Literal, TypeAlias, get_args
 
 from changesource.exceptions import ConfigurationUnavailable, UnknownPublication
+from changesource.mapping.formats import write_specification
 from changesource.mapping.schema_formats import schema_of, write_schema
 from changesource.mapping.spec import Specification, TableSpec
 from changesource.mapping.typescript import zero_schema
@@ -24,6 +25,18 @@ def exported_schema(form: Format, *, publication: str = "", draft: bool = False)
     """
     tables = _tables(_specification(draft=draft), publication)
     return zero_schema(tables) if form == "typescript" else json.dumps(write_schema(schema_of(tables)), indent=2) + "\n"
+
+
+def exported_mappings(publication: str = "") -> str:
+    """The published mappings, in the form that ``exportmappings`` writes; of a publication its tables, and itself.
+
+    Raises ``ConfigurationUnavailable`` where nothing is published, and ``UnknownPublication``.
+    """
+    spec = _specification(draft=False)
+    if publication:
+        tables = tuple(_tables(spec, publication))
+        spec = Specification(tables, {publication: spec.publications[publication]})
+    return json.dumps(write_specification(spec), indent=2) + "\n"
 
 
 def _specification(*, draft: bool) -> Specification:

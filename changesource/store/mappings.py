@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 
 from django.db import connection, transaction
 from django.utils import timezone
@@ -161,6 +162,12 @@ def latest_revision() -> MappingRevision | None:
 def latest_identity() -> tuple[int, str] | None:
     """Number and content hash of what is served, for a cheap look whether it changed."""
     return MappingRevision.objects.order_by("-number").values_list("number", "content_hash").first()
+
+
+def published_at(number: int) -> datetime:
+    """When a revision was published. Raises ``MappingRevision.DoesNotExist``."""
+    moment: datetime = MappingRevision.objects.values_list("created_at", flat=True).get(number=number)
+    return moment
 
 
 def specification_of(number: int) -> Specification:

@@ -30,6 +30,7 @@ PATHS = (
     "/admin/",
     "/metrics",
     "/metadata/schemas",
+    "/metadata/status",
     "/%00",
     "/..%2f..%2fetc",
 )

@@ -65,7 +65,10 @@ class Deployment:
         for name, content in (("SCHEMA_FILE", schema), ("TABLE_MAPPINGS_FILE", mappings)):
             if content is not None:
                 path = self.directory / f"{name.lower()}.json"
-                path.write_text(json.dumps(content))
+                # Whole or not at all: a process that reads it again finds no half of it.
+                new = path.with_suffix(".new")
+                new.write_text(json.dumps(content))
+                new.replace(path)
                 self.environment[name] = str(path)
 
     def manage(self, *args: str, stdin: str = "") -> str:

@@ -53,7 +53,8 @@ class Visitor:
 
     def walk(self) -> set[str]:
         """Open all pages that links lead to."""
-        seen, ahead = set[str](), ["/admin/", "/metrics", "/metadata/schemas", "/healthz", "/readyz", "/nothing"]
+        metadata = [f"/metadata/{name}" for name in ("status", "tables", "schemas", "openapi.json")]
+        seen, ahead = set[str](), ["/admin/", "/metrics", *metadata, "/healthz", "/readyz", "/nothing"]
         while ahead:
             path = ahead.pop()
             if path in seen or len(seen) == MOST_PAGES:

@@ -391,7 +391,7 @@ def test_a_refusal_is_one_line_in_the_log(caplog: pytest.LogCaptureFixture) -> N
 
 
 @pytest.mark.django_db(transaction=True)
-@pytest.mark.parametrize("path", ["/metrics", "/metadata/schemas"])
+@pytest.mark.parametrize("path", ["/metrics", "/metadata/schemas", "/metadata/status", "/metadata/openapi.json"])
 async def test_metrics_are_closed_unless_opened(chosen: Any, path: str) -> None:
     """And who is refused is told how to send a key, not what a zero-cache is told."""
     chosen(debug=False)

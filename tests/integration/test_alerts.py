@@ -126,6 +126,12 @@ class Faults:
         self.serve()
         await self.ends("ZerosourceDown", "ZerosourceNoLeader")
 
+    async def mappings_cannot_be_read(self) -> None:
+        """They are no JSON of ours any more. The last good one is kept, by which all that follows goes on."""
+        self.are_quiet("ZerosourceMappingsFail")
+        self.place.configure(mappings=[])
+        await self.fires("ZerosourceMappingsFail")
+
     async def strangers_come(self) -> None:
         """A key that is no good, by somebody who does not stop; a watermark that is none."""
         for _ in range(40):
@@ -195,7 +201,7 @@ async def test_each_alert_fires_on_its_real_fault(
 ) -> None:
     fill(mongo, 5, others=5)
     redis, port = RedisServer(tmp_path / "redis"), free_port()
-    place = deployment(CHANGE_SOURCE_API_KEYS=KEY, OPEN_METRICS="on", REDIS_URL=redis.url)
+    place = deployment(CHANGE_SOURCE_API_KEYS=KEY, OPEN_METRICS="on", REDIS_URL=redis.url, RELOAD_SECONDS="1")
     mappings = deepcopy(MAPPINGS)
     mappings["tables"]["item"]["errorPolicy"] = "stop"
     place.configure(mappings=mappings)
@@ -204,6 +210,7 @@ async def test_each_alert_fires_on_its_real_fault(
         with watched(tmp_path / "prometheus", port) as prometheus:
             faults = Faults(place, prometheus, mongodb, mongo, redis, port)
             await faults.nobody_leads()
+            await faults.mappings_cannot_be_read()
             await faults.strangers_come()
             await faults.redis_is_full()
             await faults.a_snapshot_cannot_read()

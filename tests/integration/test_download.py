@@ -17,7 +17,7 @@ import pytest
 from changesource.exceptions import ConfigurationUnavailable, MappingError
 from changesource.mapping.json_reading import parse
 from changesource.services import download as module
-from changesource.services.download import download, is_refused
+from changesource.services.download import Content, download, fetch, is_refused
 
 Talk = Callable[[socket.socket, str], None]
 """Answers one request: the connection, and what was asked for, headers included."""
@@ -141,6 +141,50 @@ def test_no_proxy_is_asked(web: Callable[..., Web], monkeypatch: pytest.MonkeyPa
         monkeypatch.setenv(name, f"http://{proxy.place}")
     assert download(f"http://{server.place}/") == JSON
     assert proxy.asked == []
+
+
+def conditions_in(request: str) -> list[str]:
+    return [line for line in request.splitlines() if line.startswith("If-")]
+
+
+@pytest.mark.parametrize(
+    ("given", "asked"),
+    [
+        (['ETag: "a"'], ['If-None-Match: "a"']),
+        (['ETag: W/"a"'], ['If-None-Match: W/"a"']),
+        (
+            ['ETag: "a"', "Last-Modified: Thu, 01 Jan 2026 00:00:00 GMT"],
+            ['If-None-Match: "a"', "If-Modified-Since: Thu, 01 Jan 2026 00:00:00 GMT"],
+        ),
+        (["ETag: " + "a" * 1001], []),
+        (["ETag: \x07", "Last-Modified: \xe9"], []),
+        ([], []),
+    ],
+)
+def test_what_has_not_changed_is_not_sent_again(web: Callable[..., Web], given: list[str], asked: list[str]) -> None:
+    """Also where a redirect leads there."""
+
+    def talk(connection: socket.socket, request: str) -> None:
+        if request.startswith("GET /a"):
+            connection.sendall(moved("/b"))
+        elif conditions_in(request):
+            connection.sendall(head(status="304 Not Modified"))
+        else:
+            connection.sendall(head(*given, f"Content-Length: {len(JSON)}") + JSON)
+
+    server = web(talk)
+    first = fetch(f"http://{server.place}/a")
+    again = fetch(f"http://{server.place}/a", first)
+    assert again.body == first.body == JSON
+    assert (again is first) == bool(asked)
+    assert [conditions_in(request) for request in server.asked] == [[], [], asked, asked]
+
+
+def test_nothing_has_changed_of_what_is_not_known(web: Callable[..., Web]) -> None:
+    server = web(head(status="304 Not Modified"))
+    for known in (None, Content(JSON)):
+        with refused("answers with the status 304"):
+            fetch(f"http://{server.place}/", known)
 
 
 def test_redirects_within_the_host_are_followed(web: Callable[..., Web]) -> None:

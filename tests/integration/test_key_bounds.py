@@ -80,7 +80,7 @@ async def test_a_key_is_good_for_its_app_ids_alone(deployment: DeploymentFactory
     assert "The API key 'bound' is bound to app ids, and not good for that of this connection." in log
     assert_silent(log, bound, free)
     # Pages show what is not that app's alone.
-    for path in ("/metrics", "/metadata/schemas"):
+    for path in ("/metrics", "/metadata/schemas", "/metadata/tables", "/metadata/status", "/metadata/openapi.json"):
         assert (await asyncio.to_thread(status_of, f"{server.url}{path}?apiKey={free}"))[0] == 200
         status, _, body = await asyncio.to_thread(status_of, f"{server.url}{path}?apiKey={bound}")
         assert (status, body.split()[0]) == (401, "ZS128")

@@ -328,6 +328,7 @@ def test_the_database_goes_away_during_a_start(
             migrate=False,
             DATABASE_URL=own.create_database("zerosource"),
             TABLE_MAPPINGS_URL=f"http://127.0.0.1:{http.server_port}/",
+            RELOAD_SECONDS="0",
         )
         watcher = place.watcher()
         watcher.wait_until(lambda: "the database does not answer, waiting" in watcher.log_text(), "the wait")

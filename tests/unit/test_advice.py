@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from changesource.exceptions import NotReplicaSet, SourceUnavailable
+from changesource.models import ManagedReading
 from changesource.services.advice import advice, hours_in_words, in_words
 from changesource.services.overview import Layer, Overview, Position, Replica, WatcherState
 from changesource.sources.mongodb.server import Oplog, Server
@@ -34,8 +35,9 @@ REPLICA = Replica(
     updated_at=NOW - SECOND, resync_wanted=False, snapshot=None, hour=(),
 )  # fmt: skip
 WELL = Overview(
-    at=NOW, keepalive=10 * SECOND, served=1, mongodb=oplog(100, 0.9), mongodb_problem=None, layer=Layer(True),
-    watcher=WatcherState(at(SECOND), "host/1"), replicas=(REPLICA,), hour=(), errors_by_table=(), newest_errors=(),
+    at=NOW, keepalive=10 * SECOND, served=1, reading=None, mongodb=oplog(100, 0.9), mongodb_problem=None,
+    layer=Layer(True), watcher=WatcherState(at(SECOND), "host/1"), replicas=(REPLICA,), hour=(), errors_by_table=(),
+    newest_errors=(),
 )  # fmt: skip
 
 
@@ -53,6 +55,8 @@ def gone(**changes: object) -> Replica:
         replace(WELL, replicas=()),
         replace(WELL, replicas=(gone(updated_at=NOW - 60 * SECOND),)),
         replace(WELL, watcher=WatcherState(at(25 * SECOND), "")),
+        replace(WELL, reading=ManagedReading(result="unchanged", since=NOW - HOUR)),
+        replace(WELL, reading=ManagedReading(result="loaded", since=NOW - HOUR)),
     ],
 )
 def test_nothing_is_said_while_all_is_well(seen: Overview) -> None:
@@ -85,6 +89,13 @@ def test_nothing_is_said_while_all_is_well(seen: Overview) -> None:
         (replace(WELL, replicas=(replace(REPLICA, silent=True),)), "warning", "Not heard of", "comes back"),
         (replace(WELL, replicas=(gone(updated_at=NOW - 2 * HOUR),)), "note", "more than an hour: app/0", "forget"),
         (replace(WELL, replicas=(gone(acked=at(200 * HOUR)),)), "error", "longer than the oplog", "syncs anew"),
+        (
+            replace(WELL, reading=ManagedReading(result="failed", code="ZS102", problem="Away.", since=NOW - HOUR)),
+            "warning",
+            "cannot be used, for 60 min: ZS102 Away.",
+            "last good",
+        ),
+        (replace(WELL, reading=ManagedReading(result="older")), "warning", "loaded before", "reloadmappings"),
         (replace(WELL, errors_by_table=(Total("t", 1, 9, NOW),)), "warning", "1 value or row did not fit: t.", "list"),
     ],
 )

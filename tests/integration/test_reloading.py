@@ -1,0 +1,299 @@
+"""Files and URLs that are read again, in this process: what is taken, what is kept, what is told."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from changesource.conf import Settings, read_settings
+from changesource.exceptions import SourceUnavailable
+from changesource.models import ManagedReading, MappingRevision, TableMapping
+from changesource.services import reloading as module
+from changesource.services.configuration import import_specification, load_managed
+from changesource.services.reloading import Reloading
+from changesource.store.readings import Result
+from tests.integration.test_configuration import entry, served, served_names, spec_of
+
+pytestmark = pytest.mark.django_db
+KEPT = "managed mappings cannot be used, keeping the last ones"
+
+
+def read() -> tuple[str, str]:
+    """What operators see of the last reading."""
+    row = ManagedReading.objects.get()
+    return row.result, row.code
+
+
+class FileSource:
+    """A mappings file that was loaded once."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "mappings.json"
+        self.settings: Settings = replace(read_settings({}, folder), table_mappings_file=self.path)
+        self.write({"a": entry(idType="string")})
+        load_managed(self.settings)
+        self.reloading = Reloading(self.settings)
+
+    def write(self, data: object) -> None:
+        self.path.write_text(json.dumps(data), encoding="utf-8")
+
+    def once(self) -> str:
+        return str(self.reloading.once())
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> FileSource:
+    return FileSource(tmp_path)
+
+
+def test_a_file_is_taken_by_its_content(source: FileSource) -> None:
+    assert [source.once(), source.once()] == ["unchanged", "unchanged"]
+    os.utime(source.path)
+    source.path.write_text(source.path.read_text() + "\n")
+    assert source.once() == "unchanged"
+    source.write({"b": entry("others", idType="string")})
+    assert [source.once(), source.once()] == ["loaded", "unchanged"]
+    assert served_names() == ["b"]
+    assert MappingRevision.objects.count() == 2
+    assert read() == ("unchanged", "")
+
+
+def test_what_is_wrong_is_told_once_and_recovers(source: FileSource, caplog: pytest.LogCaptureFixture) -> None:
+    source.once()
+    wrong = {"b": entry(idType="string"), "c": entry(primaryKey=["none"])}
+    for content, times in ((wrong, 2), ("text", 3), (wrong, 1)):
+        source.write(content)
+        assert [source.once() for _ in range(times)] == ["failed"] * times
+        assert read() == ("failed", "ZS110")
+    source.path.unlink()
+    assert source.once() == "failed"
+    assert read() == ("failed", "ZS102")
+    told = [record for record in caplog.records if record.getMessage() == KEPT]
+    assert [record.code for record in told] == ["ZS110", "ZS110", "ZS102"]  # type: ignore[attr-defined]
+    assert served_names() == ["a"]
+    del wrong["c"]
+    source.write(wrong)
+    assert source.once() == "loaded"
+    assert served_names() == ["b"]
+    assert caplog.records[-1].getMessage() == "managed mappings can be used again"
+
+
+def test_since_when_it_is_so(source: FileSource) -> None:
+    def since() -> Any:
+        return ManagedReading.objects.get().since
+
+    began = since()
+    source.once()
+    assert since() == began
+    source.path.write_text("{")
+    source.once()
+    failed = since()
+    source.once()
+    assert since() == failed > began
+    source.path.unlink()
+    source.once()
+    assert since() > failed
+
+
+def test_an_older_content_is_held_back_and_told_once(source: FileSource, caplog: pytest.LogCaptureFixture) -> None:
+    first = source.path.read_bytes()
+    source.write({"b": entry(idType="string")})
+    source.once()
+    source.path.write_bytes(first)
+    assert [source.once(), source.once()] == ["older", "older"]
+    assert read() == ("older", "")
+    assert served_names() == ["b"]
+    assert len([one for one in caplog.records if "older ones that were replaced" in one.getMessage()]) == 1
+    load_managed(source.settings, again=True)
+    assert source.once() == "unchanged"
+    assert served_names() == ["a"]
+
+
+def test_a_table_of_the_same_name_stands_in_the_way_for_a_while(source: FileSource) -> None:
+    """The same content is tried again: what stood in its way may be gone."""
+    import_specification(spec_of({"own": entry(idType="string")}), "me")
+    source.write({"own": entry(idType="string")})
+    assert [source.once(), source.once()] == ["failed", "failed"]
+    TableMapping.objects.filter(name="own").delete()
+    assert source.once() == "loaded"
+    assert TableMapping.objects.get(name="own").managed_by == str(source.path)
+
+
+def test_mongodb_away_is_waited_for(source: FileSource, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The type of ``_id`` is to be found out: the content is taken once MongoDB answers, though it is the same."""
+    answers: list[Any] = [SourceUnavailable("nobody answers"), {}]
+
+    def inspect(wanted: object) -> Any:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(module, "inspector", lambda: inspect)
+    source.once()
+    source.write({"b": entry()})
+    assert source.once() == "failed"
+    assert read() == ("failed", "ZS300")
+    assert source.once() == "loaded"
+
+
+async def test_nothing_is_read_again_where_it_is_switched_off(tmp_path: Path) -> None:
+    chosen = replace(read_settings({}, tmp_path), table_mappings_file=tmp_path / "none.json")
+    await asyncio.wait_for(Reloading(replace(chosen, reload_seconds=0)).run(), 5)
+    await asyncio.wait_for(Reloading(read_settings({}, tmp_path)).run(), 5)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(Reloading(chosen).run(), 0.1)
+
+
+class Pages(BaseHTTPRequestHandler):
+    """Answers by what the test gave for each path."""
+
+    pages: dict[str, Callable[[], bytes | None]]
+
+    def do_GET(self) -> None:
+        body = self.pages[self.path]()
+        self.send_response(503 if body is None else 200)
+        self.send_header("Content-Length", str(len(body or b"")))
+        self.end_headers()
+        self.wfile.write(body or b"")
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def web() -> Iterator[Callable[[Any], str]]:
+    """Serve by a handler; return the host and port."""
+    running: list[tuple[ThreadingHTTPServer, threading.Thread]] = []
+
+    def serve(handler: Any) -> str:
+        server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        thread = threading.Thread(target=server.serve_forever, name="web")
+        thread.start()
+        running.append((server, thread))
+        return f"127.0.0.1:{server.server_port}"
+
+    yield serve
+    for server, thread in running:
+        server.shutdown()
+        thread.join(10)
+        server.server_close()
+
+
+def schema(*names: str) -> bytes:
+    table = {"columns": {"id": {"type": "string"}}, "primaryKey": ["id"]}
+    return json.dumps(dict.fromkeys(names, table)).encode()
+
+
+def mappings(**collections: str) -> bytes:
+    return json.dumps({name: {"collection": to, "idType": "string"} for name, to in collections.items()}).encode()
+
+
+class Two:
+    """A schema and mappings behind two URLs, loaded once. ``moment`` is called each time the schema was asked for."""
+
+    def __init__(self, folder: Path, web: Callable[[Any], str]) -> None:
+        self.schema: bytes | None = schema("a")
+        self.mappings: bytes | None = mappings(a="one")
+        self.moment: Callable[[], None] = lambda: None
+        handler = type("Handler", (Pages,), {"pages": {"/s": self._schema, "/m": lambda: self.mappings}})
+        place = web(handler)
+        given = {"SCHEMA_URL": f"http://{place}/s", "TABLE_MAPPINGS_URL": f"http://{place}/m"}
+        self.settings = read_settings(given, folder)
+        load_managed(self.settings)
+        self.reloading = Reloading(self.settings)
+        assert self.reloading.once() is Result.UNCHANGED
+
+    def _schema(self) -> bytes | None:
+        given = self.schema
+        self.moment()
+        return given
+
+
+@pytest.fixture
+def two(tmp_path: Path, web: Callable[[Any], str]) -> Two:
+    return Two(tmp_path, web)
+
+
+def test_what_changed_is_not_forgotten_while_the_other_fails(two: Two) -> None:
+    two.schema, two.mappings = schema("b"), None
+    assert two.reloading.once() is Result.FAILED
+    two.mappings = mappings(b="two")
+    assert two.reloading.once() is Result.LOADED
+    # And where it fails only when both are read once more, to make sure.
+    asked: list[int] = []
+
+    def fails_at_the_second_time() -> None:
+        asked.append(1)
+        two.mappings = None if len(asked) == 2 else mappings(b="two")
+
+    two.schema, two.moment = schema("b", "c"), fails_at_the_second_time
+    assert [two.reloading.once() for _ in range(2)] == [Result.FAILED, Result.LOADED]
+    assert served_names() == ["b", "c"]
+
+
+def test_two_are_read_until_they_are_of_one_moment(two: Two) -> None:
+    """Published in between, the new mappings beside the old schema would be other tables."""
+
+    def published() -> None:
+        two.schema, two.mappings = schema("a", "b"), mappings(a="one", b="two")
+
+    two.schema = schema("a")
+    two.moment = published
+    assert two.reloading.once() is Result.LOADED
+    assert {table.name: table.collection for table in served().tables} == {"a": "one", "b": "two"}
+    assert MappingRevision.objects.count() == 2
+
+
+def test_two_that_never_stay_the_same_are_taken_all_the_same(two: Two) -> None:
+    """Some servers write the same content otherwise each time."""
+    asked: list[int] = []
+
+    def otherwise() -> None:
+        asked.append(1)
+        two.schema = schema("b") + b" " * len(asked)
+
+    two.moment, two.mappings = otherwise, mappings(b="two")
+    two.schema = schema("b")
+    assert two.reloading.once() is Result.LOADED
+    assert len(asked) == 1 + module.ROUNDS
+    assert two.reloading.once() is Result.UNCHANGED
+
+
+def test_a_web_server_that_knows_times_alone(tmp_path: Path, web: Callable[[Any], str]) -> None:
+    """It is asked by ``Last-Modified``."""
+    statuses: list[int] = []
+
+    class Files(SimpleHTTPRequestHandler):
+        """Answers with files, and notes how."""
+
+        def send_response(self, code: int, message: str | None = None) -> None:
+            statuses.append(code)
+            super().send_response(code, message)
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Say nothing."""
+
+    file = tmp_path / "mappings.json"
+    file.write_bytes(json.dumps({"a": entry(idType="string")}).encode())
+    place = web(partial(Files, directory=str(tmp_path)))
+    chosen = read_settings({"TABLE_MAPPINGS_URL": f"http://{place}/mappings.json"}, tmp_path)
+    load_managed(chosen)
+    reloading = Reloading(chosen)
+    assert [reloading.once() for _ in range(3)] == [Result.UNCHANGED] * 3
+    assert statuses == [200, 200, 304, 304]
+    file.write_bytes(json.dumps({"b": entry(idType="string")}).encode())
+    later = file.stat().st_mtime + 5
+    os.utime(file, (later, later))
+    assert reloading.once() is Result.LOADED
+    assert statuses[-1] == 200
