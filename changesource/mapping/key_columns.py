@@ -132,7 +132,8 @@ def _fields(columns: Sequence[ColumnSpec], provenance: Provenance, place: str) -
         if not isinstance(origin, tuple):
             raise MappingError(
                 f"{place}.primaryKey",
-                'two documents could have one key: it needs a column that shows _id, or {"$toString": "$_id"}, or '
+                'two documents could have one key: it needs a column that shows _id, or {"$toString": "$_id"}, or a '
+                "$concat that begins or ends with one of these beside a constant text, or "
                 f"columns that all show, unchanged, fields of a unique index; {column.name} shows neither",
             )
         fields.append(".".join(origin))

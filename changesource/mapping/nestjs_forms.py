@@ -5,10 +5,11 @@ Its mappings have a ``source``, and say a few things that are written otherwise 
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 
-from .json_reading import flag
+from changesource.exceptions import MappingError
+
+from .json_reading import flag, parse
 from .spec import Json
 
 
@@ -70,8 +71,8 @@ def mapping_of_name(name: str) -> dict[str, Json] | None:
     if not name.startswith("{"):
         return None
     try:
-        found = json.loads(name)
-    except ValueError:
+        found = parse(name.encode("utf-8", "surrogatepass"), "serverName")
+    except MappingError:
         return None
     return found if isinstance(found, dict) and isinstance(found.get("source"), str) else None
 

@@ -164,7 +164,16 @@ def read_schema(data: Json) -> Schema:
         if table.name in known:
             raise MappingError(f"schema.{table.alias}", f"the table {table.name!r} is given twice")
         known.add(table.name)
-    return tuple(replace(table, mapping=beside.get(table.name, table.mapping)) for table in tables)
+    return tuple(_with_mappings(tables, beside))
+
+
+def _with_mappings(tables: list[SchemaTable], mappings: dict[str, Json]) -> list[SchemaTable]:
+    """The tables with the mappings that come beside them, under either of their names."""
+    names = {name for table in tables for name in (table.alias, table.name)}
+    for name in mappings:
+        if name not in names:
+            raise MappingError(f"schema.mapping.{name}", "the schema has no such table")
+    return [replace(t, mapping=mappings.get(t.alias, mappings.get(t.name, t.mapping))) for t in tables]
 
 
 def _is_create_schema(top: dict[str, Json]) -> bool:

@@ -83,6 +83,19 @@ def test_a_mapping_of_its_own_file_goes_before_that_in_the_schemas() -> None:
     assert (table.collection, table.filter) == ("archive", {})
 
 
+def test_what_comes_beside_the_schema_is_of_its_tables() -> None:
+    with pytest.raises(MappingError, match=r"schema\.mapping\.bock: the schema has no such table"):
+        read_schema({"schema": SCHEMA, "mapping": {"bock": MAPPING}})
+
+
+@pytest.mark.parametrize("name", ["{", '{"source": 1}', "{" * 5000, '{"source": "a", "source": "b"}', "{\ud800}"])
+def test_a_name_that_is_no_mapping_is_a_name(name: str) -> None:
+    named = json.loads(json.dumps(SCHEMA))
+    named["tables"]["book"]["serverName"] = name
+    (table,) = read_schema(named)
+    assert (table.name, table.mapping) == (name, None)
+
+
 def test_tables_may_be_called_as_the_parts_of_an_export() -> None:
     own = {"columns": {"id": {"type": "string"}}, "primaryKey": ["id"]}
     mapped = {"collection": "c", **own, "columns": {"id": {"type": "string", "path": "_id"}}}
