@@ -148,7 +148,7 @@ def test_a_receiver_that_fails_or_hangs_costs_spans_and_nothing_else(
 
         def written(first: int) -> None:
             """So many writes arrive, one after the other, whatever becomes of their spans."""
-            for number in range(first, first + 25):
+            for number in range(first, first + 12):
                 mongo["items"].insert_one({"_id": str(number), "name": "n"})
                 wait_until(lambda at=number: (str(at),) in reader.model.rows("item"), f"row {number}", 5)
 
