@@ -13,6 +13,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as SpanMessage
 
+from devtools.processes import wait_until
+
 
 @dataclass(frozen=True)
 class TakenSpan:
@@ -81,6 +83,26 @@ class Collector:
         """The spans of a name, with these attributes of ours (``app_id`` is ``zerosource.app_id``)."""
         wanted = {f"zerosource.{key}": value for key, value in attributes.items()}
         return [span for span in list(self.spans) if span.name == name and wanted.items() <= span.attributes.items()]
+
+    def way_since(self, began: int) -> list[TakenSpan]:
+        """Wait for the ack of a batch of one row, and return all spans that lead to it, the first one first.
+
+        ``began`` is before the ack, in nanoseconds since 1970.
+        """
+
+        def ways() -> list[list[TakenSpan]]:
+            found = [self._way(ack) for ack in self.named("ack") if ack.began >= began]
+            return [way for way in found if not way[0].parent and way[0].attributes.get("zerosource.rows") == 1]
+
+        wait_until(lambda: bool(ways()), "the ack's span", 20)
+        return ways()[0]
+
+    def _way(self, last: TakenSpan) -> list[TakenSpan]:
+        by_id = {span.own: span for span in list(self.spans)}
+        way = [last]
+        while way[0].parent in by_id:
+            way.insert(0, by_id[way[0].parent])
+        return way
 
     def children(self, of: TakenSpan) -> dict[str, TakenSpan]:
         """The spans right below one, by name."""

@@ -98,11 +98,8 @@ class Faults:
         await self.until(all_of_them, f"the alerts {names}")
         self.fired |= {name: seen[name] for name in names}
 
-    def are_quiet(self, *names: str) -> None:
-        """Before what they are for, none of them fires."""
-        assert not self.prometheus.firing().keys() & set(names)
-
-    async def ends(self, *names: str) -> None:
+    async def quiet(self, *names: str) -> None:
+        """Wait until none of these fires: before what they are for, or after it."""
         await self.until(lambda: not self.prometheus.firing().keys() & set(names), f"the end of {names}")
 
     async def until(self, condition: Callable[[], bool], what: str) -> None:
@@ -124,7 +121,7 @@ class Faults:
         self.server.stop()
         await self.fires("ZerosourceDown")
         self.serve()
-        await self.ends("ZerosourceDown", "ZerosourceNoLeader")
+        await self.quiet("ZerosourceDown", "ZerosourceNoLeader")
 
     async def mappings_cannot_be_read(self) -> None:
         """They are no JSON of ours any more. The last good one is kept, by which all that follows goes on."""
@@ -145,17 +142,17 @@ class Faults:
 
     async def redis_is_full(self) -> None:
         """It takes no batch; what the watcher has to say every second is refused."""
-        self.are_quiet("ZerosourceLayerRefuses")
+        await self.quiet("ZerosourceLayerRefuses")
         with following(Reader(self.url, "hears")), Redis(port=self.redis.port) as client:
             await self.resumed("hears")
             client.config_set("maxmemory", 1)
             await self.fires("ZerosourceLayerRefuses")
             client.config_set("maxmemory", 0)
-            await self.ends("ZerosourceLayerRefuses")
+            await self.quiet("ZerosourceLayerRefuses")
 
     async def a_snapshot_cannot_read(self) -> None:
         """MongoDB answers no find, for a while; then the snapshot comes to its end."""
-        self.are_quiet("ZerosourceSnapshotStands")
+        await self.quiet("ZerosourceSnapshotStands")
         reader = Reader(self.url, "new")
         with failing(self.mongodb.client, ["find"], "alwaysOn", code=189):
             syncing = asyncio.create_task(reader.sync())
@@ -165,7 +162,7 @@ class Faults:
 
     async def a_reader_stores_nothing(self) -> None:
         """It takes what comes, and acknowledges none of it."""
-        self.are_quiet("ZerosourceReaderSlow")
+        await self.quiet("ZerosourceReaderSlow")
         reader = Reader(self.url, "slow")
         await reader.sync()
         async with reader.connection() as socket:
@@ -184,7 +181,7 @@ class Faults:
         """A document that does not fit, a MongoDB that fails, and a document at which a table stops."""
         with following(Reader(self.url, "shop")):
             await self.resumed("shop")
-            self.are_quiet(
+            await self.quiet(
                 "ZerosourceRowErrors", "ZerosourceReplicaLag", "ZerosourceWatcherLag", "ZerosourceReplicaStopped"
             )
             self.mongo["notes"].insert_one({"_id": "no UUID"})

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from changesource.conf import read_settings
+from devtools.dependencies import PRODUCTION
 from devtools.processes import ProcessError
 from tests.harness.containers import read_variables
 from tests.harness.documentation import README, ROOT
@@ -108,11 +109,12 @@ def test_the_image_is_made_of_the_project_alone() -> None:
 def test_the_last_stage_is_as_an_image_should_be() -> None:
     build, image = read_dockerfile(DOCKERFILE.read_text())
     assert build.base == image.base == BASE
-    assert [
-        arguments
-        for step, arguments, _ in build.steps
-        if "requirements" in arguments and "--require-hashes" in arguments
-    ]
+    for file in PRODUCTION:
+        assert [
+            arguments
+            for _, arguments, _ in build.steps
+            if f"-r /tmp/{file}" in arguments and "--require-hashes" in arguments
+        ], file
     assert not any("requirements-dev" in arguments for _, arguments, _ in build.steps)
     assert [arguments for step, arguments, _ in image.steps if step == "COPY"] == [
         "--from=build /opt/zerosource /opt/zerosource"
