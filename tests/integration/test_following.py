@@ -144,6 +144,7 @@ def unsound() -> dict[str, Any]:
     return mappings
 
 
+@pytest.mark.slow
 def test_a_download_that_hangs_holds_up_no_end(deployment: DeploymentFactory, mongo: Database[Any]) -> None:
     fill(mongo, 5, others=5)
     followed = deployment(OPEN_METRICS="on")

@@ -210,6 +210,27 @@ def web() -> Iterator[Callable[[Any], str]]:
         server.server_close()
 
 
+async def test_a_reading_that_nobody_waits_for_any_more(tmp_path: Path, web: Callable[[Any], str]) -> None:
+    """It comes to its end in its thread, where the process goes on without the lead, say."""
+    begun, released = threading.Event(), threading.Event()
+
+    def page() -> bytes:
+        begun.set()
+        released.wait(10)
+        return b"{"
+
+    place = web(type("Handler", (Pages,), {"pages": {"/m": page}}))
+    chosen = read_settings({"TABLE_MAPPINGS_URL": f"http://{place}/m"}, tmp_path)
+    task = asyncio.create_task(Reloading(replace(chosen, reload_seconds=1)).run())
+    assert await asyncio.to_thread(begun.wait, 10)
+    (thread,) = [one for one in threading.enumerate() if one.name == "question"]
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    released.set()
+    await asyncio.to_thread(thread.join, 10)
+    assert not thread.is_alive()  # what it had raised would fail this test
+
+
 def schema(*names: str) -> bytes:
     table = {"columns": {"id": {"type": "string"}}, "primaryKey": ["id"]}
     return json.dumps(dict.fromkeys(names, table)).encode()
