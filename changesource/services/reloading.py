@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from time import time
 from typing import Final
 
 from django.db import Error as DatabaseFailure
@@ -29,6 +30,15 @@ ROUNDS: Final = 3
 MAX_TOLD: Final = 100
 
 
+def until_next(seconds: int, now: float) -> float:
+    """Return how long it is until the next moment at which every process reads, by the clock (Unix time).
+
+    Processes that share no database serve other mappings for as short a time so, and a replica that one of them resets
+    does not sync by the old ones of another.
+    """
+    return seconds - now % seconds
+
+
 class Reloading:
     """One process's. A fault is logged when it is met first, and again only after all was well."""
 
@@ -47,7 +57,7 @@ class Reloading:
         if not (self._chosen.has_managed_source and self._chosen.reload_seconds):
             return
         while True:
-            await asyncio.sleep(self._chosen.reload_seconds)
+            await asyncio.sleep(until_next(self._chosen.reload_seconds, time()))
             # Shielded: a thread that is not waited for any more finds its future as it was.
             await asyncio.shield(asyncio.wrap_future(self._question.begin()))
 

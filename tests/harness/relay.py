@@ -11,13 +11,15 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 Answer = tuple[int, bytes]
+SILENT = -1
 PASSED = ("ETag", "Content-Type")
 
 
 class Relay(ThreadingHTTPServer):
     """Passes GET on to ``upstream`` (such as ``http://127.0.0.1:3000``), with its headers; ``statuses`` counts answers.
 
-    ``instead`` is answered in its place, unless it is None; 0 as the status closes the connection without a word.
+    ``instead`` is answered in its place, unless it is None. As the status, 0 closes the connection without a word, and
+    ``SILENT`` keeps it open without one until the relay ends.
     ``held`` counts how often that was done since it was set.
     """
 
@@ -27,6 +29,7 @@ class Relay(ThreadingHTTPServer):
         self.statuses: Counter[int] = Counter()
         self.held = 0
         self.instead: Answer | None = None
+        self.ended = threading.Event()
 
     @property
     def place(self) -> str:
@@ -45,7 +48,9 @@ class _Handler(BaseHTTPRequestHandler):
         if self.server.instead is not None:
             self.server.held += 1
             status, body = self.server.instead
-            if status:
+            if status == SILENT:
+                self.server.ended.wait(60)
+            elif status:
                 self._say(status, body, {})
             return
         headers = {name: value for name, value in self.headers.items() if name not in ("Host", "Connection")}
@@ -79,5 +84,6 @@ def relayed(upstream: str) -> Iterator[Relay]:
         try:
             yield relay
         finally:
+            relay.ended.set()
             relay.shutdown()
             thread.join(10)

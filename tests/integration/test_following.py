@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from tests.conftest import DeploymentFactory
 from tests.harness.app import MAPPINGS, fill, last_write
 from tests.harness.deployment import Deployment, Server
 from tests.harness.reader import Reader
-from tests.harness.relay import relayed
+from tests.harness.relay import SILENT, relayed
 from tests.harness.scraping import scraped, value_of
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -141,6 +142,23 @@ def unsound() -> dict[str, Any]:
     mappings = deepcopy(MAPPINGS)
     mappings["tables"]["note"]["primaryKey"] = ["nothing"]
     return mappings
+
+
+@pytest.mark.slow
+def test_a_download_that_hangs_holds_up_no_end(deployment: DeploymentFactory, mongo: Database[Any]) -> None:
+    fill(mongo, 5, others=5)
+    followed = deployment(OPEN_METRICS="on")
+    imported(followed, MAPPINGS)
+    with relayed(followed.server("--no-watcher").url) as relay:
+        url = f"http://{relay.place}/metadata/tables"
+        server = deployment(TABLE_MAPPINGS_URL=url, RELOAD_SECONDS="1").server()
+        relay.answer((SILENT, b""))
+        wait_until(lambda: relay.held, "the download", 20)
+        assert server.answers("/readyz")
+        started = time.monotonic()
+        assert server.stop(25) == 0
+        assert time.monotonic() - started < 8  # a download may take 30 s
+        assert "Traceback" not in server.log_text()
 
 
 @pytest.mark.parametrize(

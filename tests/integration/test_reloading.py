@@ -17,10 +17,11 @@ import pytest
 
 from changesource.conf import Settings, read_settings
 from changesource.exceptions import SourceUnavailable
+from changesource.mapping.questions import Answers
 from changesource.models import ManagedReading, MappingRevision, TableMapping
 from changesource.services import reloading as module
 from changesource.services.configuration import import_specification, load_managed
-from changesource.services.reloading import Reloading
+from changesource.services.reloading import Reloading, until_next
 from changesource.store.readings import Result
 from tests.integration.test_configuration import entry, served, served_names, spec_of
 
@@ -147,6 +148,25 @@ def test_mongodb_away_is_waited_for(source: FileSource, monkeypatch: pytest.Monk
     assert source.once() == "loaded"
 
 
+def test_another_process_is_faster(source: FileSource, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes the same content while this one asks MongoDB: that is one revision, which the other one made."""
+
+    def inspect(wanted: object) -> dict[str, Answers]:
+        monkeypatch.setattr(module, "inspector", lambda: None)
+        load_managed(source.settings)
+        return {}
+
+    source.write({"b": entry(idType="string")})
+    monkeypatch.setattr(module, "inspector", lambda: inspect)
+    assert source.once() == "unchanged"
+    assert served_names() == ["b"]
+    assert MappingRevision.objects.count() == 2
+
+
+def test_all_processes_read_at_the_same_moments() -> None:
+    assert [until_next(60, now) for now in (0.0, 1.0, 59.5, 60.0, 6_000_000_030.0)] == [60, 59, 0.5, 60, 30]
+
+
 async def test_nothing_is_read_again_where_it_is_switched_off(tmp_path: Path) -> None:
     chosen = replace(read_settings({}, tmp_path), table_mappings_file=tmp_path / "none.json")
     await asyncio.wait_for(Reloading(replace(chosen, reload_seconds=0)).run(), 5)
@@ -188,6 +208,27 @@ def web() -> Iterator[Callable[[Any], str]]:
         server.shutdown()
         thread.join(10)
         server.server_close()
+
+
+async def test_a_reading_that_nobody_waits_for_any_more(tmp_path: Path, web: Callable[[Any], str]) -> None:
+    """It comes to its end in its thread, where the process goes on without the lead, say."""
+    begun, released = threading.Event(), threading.Event()
+
+    def page() -> bytes:
+        begun.set()
+        released.wait(10)
+        return b"{"
+
+    place = web(type("Handler", (Pages,), {"pages": {"/m": page}}))
+    chosen = read_settings({"TABLE_MAPPINGS_URL": f"http://{place}/m"}, tmp_path)
+    task = asyncio.create_task(Reloading(replace(chosen, reload_seconds=1)).run())
+    assert await asyncio.to_thread(begun.wait, 10)
+    (thread,) = [one for one in threading.enumerate() if one.name == "question"]
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    released.set()
+    await asyncio.to_thread(thread.join, 10)
+    assert not thread.is_alive()  # what it had raised would fail this test
 
 
 def schema(*names: str) -> bytes:
