@@ -15,7 +15,7 @@ LONGEST_DAYS = 36_500
 def add_bounds(parser: ArgumentParser) -> None:
     """--app-id, which may come more than once, and --expires."""
     parser.add_argument(
-        "--app-id", metavar="APP_ID", action="append", help="good for this ZERO_APP_ID alone; may be given again"
+        "--app-id", metavar="APP", action="append", help="good for this ZERO_APP_ID alone; may be given again"
     )
     parser.add_argument(
         "--expires",

@@ -1,4 +1,4 @@
-"""``manage.py forgetreplica APP_ID``: forget a replica that will not come back."""
+"""``manage.py forgetreplica APP``: forget a replica that will not come back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``manage.py resyncreplica APP_ID``: have a replica sync anew."""
+"""``manage.py resyncreplica APP``: have a replica sync anew."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Command(CodedCommand):
     help = "Tell a replica to sync anew, now or as soon as it connects: it is reset, and reads everything again."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """APP_ID, --shard."""
-        parser.add_argument("app_id", metavar="APP_ID", help="ZERO_APP_ID of the zero-cache")
+        """APP, --shard."""
+        parser.add_argument("app_id", metavar="APP", help="ZERO_APP_ID of the zero-cache")
         parser.add_argument("--shard", metavar="N", type=int, default=0, help="its shard (0)")
 
     def handle(self, *args: Any, app_id: str, shard: int, **options: Any) -> None:
