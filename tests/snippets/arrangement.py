@@ -144,12 +144,15 @@ def zygote(folder: Path) -> Iterator[Path]:
         process.kill()
 
 
-def settle(reader: Reader, database: Path, state: Path, zygote: Path) -> Shell:
-    """Make the page's folder, and a shell in it."""
-    copy_repository(reader.folder)
-    data = reader.folder / "data"
-    data.mkdir(mode=0o700)
-    shutil.copy(database, data / "zerosource.sqlite3")
+def settle(reader: Reader, database: Path, state: Path, zygote: Path, *, needs_repository: bool) -> Shell:
+    """Make the page's folder, and a shell in it; where no command runs in it, it stays empty."""
+    if needs_repository:
+        copy_repository(reader.folder)
+        data = reader.folder / "data"
+        data.mkdir(mode=0o700)
+        shutil.copy(database, data / "zerosource.sqlite3")
+    else:
+        reader.folder.mkdir()
     home = state.with_name("home")
     home.mkdir()
     return Shell(reader.folder, state, environment(reader, home, zygote))

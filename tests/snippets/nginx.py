@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import shutil
-import ssl
 import subprocess
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import HTTPRedirectHandler, HTTPSHandler, OpenerDirector, Request, build_opener
 
-from websockets.asyncio.client import connect
-
 from devtools.processes import ManagedProcess, ProcessError, free_port, port_answers
+from tests.snippets.asking import any_certificate, check_stream
 from tests.snippets.placeholders import Reader
 
 AROUND = """\
@@ -68,7 +65,7 @@ def run(text: str, reader: Reader, folder: Path) -> None:
             _ask_pages(ports)
         # The form with the key in nginx is asked without one.
         key = "" if "Authorization" in text else f"zero:{reader.key}@"
-        asyncio.run(_stream(f"{'wss' if secure else 'ws'}://{key}127.0.0.1:{port}/changes/v0/stream"))
+        check_stream(f"{'wss' if secure else 'ws'}://{key}127.0.0.1:{port}/changes/v0/stream", "nginx")
     finally:
         process.kill()
 
@@ -80,16 +77,9 @@ def _certify(folder: Path) -> None:
     subprocess.run(["openssl", "req", "-x509", *subject, *curve, *files], check=True, capture_output=True)
 
 
-def _any_certificate() -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    return context
-
-
 def _ask_pages(ports: dict[str, int]) -> None:
     """The login page comes by https, and what is asked by http is sent there."""
-    opener = build_opener(HTTPSHandler(context=_any_certificate()), _Stay())
+    opener = build_opener(HTTPSHandler(context=any_certificate()), _Stay())
     login = f"https://127.0.0.1:{ports['443']}/admin/login/"
     assert _status(opener, login)[0] == 200, "the login page does not come through nginx"
     status, place = _status(opener, f"http://127.0.0.1:{ports['80']}/admin/")
@@ -102,11 +92,3 @@ def _status(opener: OpenerDirector, url: str) -> tuple[int, str]:
             return answer.status, ""
     except HTTPError as error:
         return error.code, error.headers.get("Location", "")
-
-
-async def _stream(url: str) -> None:
-    """An initial sync begins."""
-    context = _any_certificate() if url.startswith("wss") else None
-    async with connect(f"{url}?appID=nginx&shardNum=0", ssl=context, max_size=None, open_timeout=20) as socket:
-        frame = await asyncio.wait_for(socket.recv(), 20)
-        assert frame.startswith('["begin"'), frame

@@ -55,6 +55,12 @@ class Page:
     prose: dict[int, str] = field(default_factory=dict)
 
     @property
+    def has_commands(self) -> bool:
+        """Whether something is run in the page's folder."""
+        kinds = ("sh", "nginx", "http", "ts file", "tsx file")
+        return any(block.kind in kinds and not (block.left_out or block.run_by) for block in self.blocks)
+
+    @property
     def files(self) -> list[Block]:
         """The blocks that are written into the page's folder."""
         return [block for block in self.blocks if "file" in block.options]

@@ -19,6 +19,7 @@ from changesource.exceptions import ZerosourceError
 from devtools.processes import ProcessError, wait_until
 from tests.harness.documentation import ROOT
 from tests.snippets import formats, nginx, outputs
+from tests.snippets.asking import check_stream
 from tests.snippets.elsewhere import check_runs
 from tests.snippets.pages import Block, Page
 from tests.snippets.placeholders import Reader, fill
@@ -26,6 +27,7 @@ from tests.snippets.recipes import KINDS as RECIPES
 from tests.snippets.recipes import Recipes
 from tests.snippets.shell import SLOW_TIMEOUT, TIMEOUT, Ran, Shell, commands, serves
 
+UPSTREAM = re.compile(r"\bZERO_UPSTREAM_DB=['\"]?(wss?://[^\s'\"]+)")
 FAULTS = (
     AssertionError,
     ProcessError,
@@ -63,7 +65,7 @@ class Run:
             for place, action in self._actions(block):
                 try:
                     action()
-                    self.counts[block.kind] += 1
+                    self.counts["by tests of their own" if block.run_by else block.kind] += 1
                 except FAULTS as error:
                     self.faults.append(f"{place}: {block.kind}: {type(error).__name__}: {error}")
         self._end()
@@ -136,6 +138,8 @@ class Run:
         filled = fill(text, self.reader)
         if f"127.0.0.1:{self.reader.port}" in filled and not serves(filled):
             self._serve()
+        for url in UPSTREAM.findall(filled):
+            check_stream(url, "page")
         self._last = self.shell.run(filled, SLOW_TIMEOUT if slow else TIMEOUT)
 
     def _serve(self) -> None:

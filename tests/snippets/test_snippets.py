@@ -85,7 +85,8 @@ def test_a_page_is_so(
     """All of its blocks; each that fails is told with its place."""
     if any(block.kind == "js mongosh" for block in page.blocks):
         drop_users(reader.mongodb())
-    run = Run(page, reader, arrangement.settle(reader, samples, tmp_path / "state", zygote))
+    shell = arrangement.settle(reader, samples, tmp_path / "state", zygote, needs_repository=page.has_commands)
+    run = Run(page, reader, shell)
     run.run()
     for kind, count in run.counts.items():
         record_property("snippets", f"{kind}: {count}")
