@@ -21,6 +21,7 @@ from changesource.sources.base import PROOF_WAIT_MS, ChangeFeed
 from changesource.sources.mongodb.feed import REPLY_BYTES, ChangeCursor
 from changesource.sources.mongodb.source import MongoSource
 from changesource.stream.batches import Batch
+from changesource.stream.events import Event
 from changesource.stream.grouping import Bounds
 from changesource.stream.transform import Transform
 from tests.conftest import MongoServer
@@ -290,3 +291,31 @@ async def test_who_leaves_while_something_is_asked_for_ahead_leaves_nothing(
         assert any(task.get_name() == "reading-ahead" for task in asyncio.all_tasks() - before)
         await feed.close()
     assert not any(task.get_name() == "reading-ahead" for task in asyncio.all_tasks())
+
+
+async def test_a_dropped_database_comes_once_however_early_its_end_was_read(
+    mongodb: MongoServer, mongo: Database[Any]
+) -> None:
+    """The reply that ends the cursor may be there before it is wanted, and is given before another is opened.
+
+    In replies of up to three, after that of the position: an insert and two dropped collections; the dropped database
+    and the end of the cursor.
+    """
+    source = MongoSource(mongodb.uri, mongo.name, "_zerosource", feed_batch=3)
+    feed = await source.feed({"items": EVERYTHING}, await source.barrier("began"))
+    mongo["items"].insert_one({"_id": 1})
+    mongo.client.drop_database(mongo.name)
+    mongo["items"].insert_one({"_id": 2})
+    found: list[Event] = []
+    try:
+        async with asyncio.timeout(30):
+            while not any(event.document_id == 2 for event in found):
+                found += await feed.poll(50) or ()
+                while any(task.get_name() == "reading-ahead" for task in asyncio.all_tasks()):
+                    await asyncio.sleep(0.001)
+    finally:
+        await feed.close()
+        await source.close()
+    times = [event.cluster_time for event in found]
+    assert times == sorted(set(times)), [event.kind for event in found]
+    assert [event.kind for event in found if event.kind == "dropDatabase"] == ["dropDatabase"]

@@ -256,8 +256,9 @@ class MongoFeed:
         """See ``ChangeFeed.poll``."""
         if self._held:
             return await self._looked_up()
-        if not self._cursor.live:
-            # An invalidate (the database was dropped) ends the cursor; its token is where to go on.
+        if self._ahead is None and not self._cursor.live:
+            # An invalidate (the database was dropped) ends the cursor; its token is where to go on. What was asked for
+            # ahead comes first: it may be what ended it.
             if self._token is None:
                 raise CursorLost()
             await self._cursor.open({"startAfter": self._token})
