@@ -7,6 +7,8 @@ import shlex
 import subprocess
 from collections.abc import Iterator
 from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
 
 import yaml
 from django.core.management import get_commands, load_command_class
@@ -19,7 +21,7 @@ from tests.harness.containers import FIRST_ADMIN, VARIABLES
 from tests.harness.documentation import ROOT
 from tests.harness.scraping import metrics_of
 from tests.snippets.pages import Page
-from tests.snippets.placeholders import NOT_SETTINGS
+from tests.snippets.placeholders import NOT_SETTINGS, OF_OTHERS
 from tests.unit.test_logged_events import logged
 
 CODE = re.compile(r"(?<!`)(`{1,2})(?!`)(?P<text>.+?)(?<!`)\1(?!`)")
@@ -47,6 +49,8 @@ def check_page(page: Page) -> Iterator[str]:
     """What is wrong in the text of a page, each with its place."""
     for line, text in page.prose.items():
         for match in CODE.finditer(text):
+            if match["text"] in OF_OTHERS.get(page.name, ()):
+                continue
             try:
                 check_code(match["text"].strip())
             except AssertionError as error:
@@ -69,7 +73,7 @@ def check_code(text: str) -> None:
     elif FILE.match(text):
         assert is_file(text), "there is no such file"
     elif WORDS.match(text) and first not in PROGRAMS:
-        assert text in events(), "there is no such event of the log, and no such command"
+        assert text in events() or f'"{text}"' in sources(), "there is no such event of the log, and no such command"
 
 
 def check_metrics(text: str) -> None:
@@ -88,6 +92,8 @@ def check_names(text: str) -> None:
         known = VARIABLES | FIRST_ADMIN | NOT_SETTINGS.keys() | {"ZEROSOURCE_PROCESS_TREE"}
         if name.startswith("ZERO_"):
             known = known | zero_variables()
+        if name.startswith("OTEL_"):
+            known = known | telemetry_variables()
         begin = name.rstrip("*")
         found = name in known or (name.endswith("*") and any(one.startswith(begin) for one in known))
         assert found, f"there is no setting {name}, nor is it in tests/snippets/placeholders.py"
@@ -165,6 +171,20 @@ def zero_variables() -> frozenset[str]:
     command = [node.node_binary(), node.SCRIPTS / "settings.mjs"]
     done = subprocess.run(command, env=node.environment(), capture_output=True, text=True, check=True, timeout=60)
     return frozenset(done.stdout.split())
+
+
+@cache
+def telemetry_variables() -> frozenset[str]:
+    """What OpenTelemetry looks at; none where it is not installed."""
+    if find_spec("opentelemetry") is None or find_spec("opentelemetry.sdk") is None:
+        return frozenset()
+    return frozenset(vars(import_module("opentelemetry.sdk.environment_variables")))
+
+
+@cache
+def sources() -> str:
+    """All of our code: a text in it may be a span, a state or a result, of which pages tell too."""
+    return "".join(path.read_text() for path in sorted((ROOT / "changesource").rglob("*.py")))
 
 
 @cache
