@@ -178,7 +178,8 @@ def telemetry_variables() -> frozenset[str]:
     """What OpenTelemetry looks at; none where it is not installed."""
     if find_spec("opentelemetry") is None or find_spec("opentelemetry.sdk") is None:
         return frozenset()
-    return frozenset(vars(import_module("opentelemetry.sdk.environment_variables")))
+    modules = ("opentelemetry.environment_variables", "opentelemetry.sdk.environment_variables")
+    return frozenset(name for module in modules for name in vars(import_module(module)))
 
 
 @cache
