@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 
 import yaml
 from django.core.management import get_commands, load_command_class
@@ -41,6 +43,9 @@ LIKE_COMMAND = re.compile(
 OTHER_PATHS = re.compile(r"^(?:application|text)/|^data/|^\.zero/|^/(?:data|proc|etc|var|tmp|dev)(?:/|$)")
 # Paths that a page tells of as not there.
 MISSING_PATHS = {"/metadata/status"}
+# What .gitignore leaves out, and git's own.
+MADE = {".git", ".venv", ".zero", ".env", "data", "__pycache__", "node_modules"}
+MADE |= {".mypy_cache", ".pytest_cache", ".ruff_cache", ".hypothesis"}
 # Programs of others, whose words are no events of the log.
 PROGRAMS = {"kubectl", "promtool", "docker", "ulimit", "openssl", "mongod", "mongosh", "npm", "npx", "pip", "systemctl"}
 
@@ -158,10 +163,12 @@ def is_file(name: str) -> bool:
 
 @cache
 def files() -> tuple[str, ...]:
-    """All files of the repository, those that are not committed yet too."""
-    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    return tuple(done.stdout.splitlines())
+    """All files of the repository, without what is made in it. Without git, which a machine may lack."""
+    found: list[str] = []
+    for folder, inner, names in os.walk(ROOT):
+        inner[:] = [name for name in inner if name not in MADE]
+        found += [str((Path(folder) / name).relative_to(ROOT)) for name in names if name not in MADE]
+    return tuple(found)
 
 
 @cache
