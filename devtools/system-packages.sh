@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs those of the named Debian packages that are missing: python3-venv, postgresql, redis-server, chromium,
-# prometheus, debootstrap.
+# prometheus, nginx-light, curl, debootstrap.
 # Where apt cannot do it, one line says what to install.
 set -eu
 
@@ -11,6 +11,8 @@ have() {
         redis-server) command -v redis-server >/dev/null ;;
         chromium) command -v chromium >/dev/null ;;
         prometheus) command -v promtool >/dev/null ;;
+        nginx-light) PATH="$PATH:/usr/sbin" command -v nginx >/dev/null ;;
+        curl) command -v curl >/dev/null ;;
         debootstrap) command -v debootstrap >/dev/null ;;
         *) echo "system-packages.sh knows no package $1" >&2; exit 2 ;;
     esac

@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -38,6 +39,24 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGTERM, lambda *_: pytest.exit("terminated", returncode=143))
     settings.register_profile("zerosource", deadline=None, suppress_health_check=[HealthCheck.too_slow])
     settings.load_profile("zerosource")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how many snippets of the documentation were run, and which were left out; see ``tests/snippets``."""
+    counts: Counter[str] = Counter()
+    left_out = []
+    for report in [one for reports in terminalreporter.stats.values() for one in reports]:
+        for name, value in report.user_properties if getattr(report, "when", "") == "call" else ():
+            if name == "snippets":
+                counts[value.rpartition(": ")[0]] += int(value.rpartition(": ")[2])
+            elif name == "left out":
+                left_out.append(value)
+    if counts or left_out:
+        terminalreporter.section("snippets of the documentation")
+        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))
+        terminalreporter.write_line(f"{counts.total()} run: {kinds}")
+        for one in left_out:
+            terminalreporter.write_line(f"left out: {one}")
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import re
+import shlex
 import signal
 import stat
 import threading
@@ -18,6 +19,7 @@ import pytest
 
 from devtools.processes import free_port, port_answers
 from tests.conftest import MongoServer
+from tests.harness.documentation import README
 from tests.harness.image import Container, Image, image
 from tests.harness.reader import Reader
 
@@ -84,12 +86,21 @@ def app() -> Iterator[int]:
 
 @pytest.fixture
 def settings(built: Image, mongodb: MongoServer, app: int) -> dict[str, str]:
-    """The two variables of the README's command, with ports of ours, and hosts that a network of containers has."""
+    """The two variables of the README's command, with ports of ours, and hosts that a network of containers has.
+
+    What it has ``docker build`` make is what it has ``docker run`` run; ``docker logs`` shows the container's log.
+    """
+    lines = dict(re.findall(r"^docker (build|run) (.+)$", README.read_text(), re.M))
+    words = shlex.split(lines["run"])
+    assert shlex.split(lines["build"]) == ["-t", words[-1], "."]
+    documented = dict(words[n + 1].split("=", 1) for n, word in enumerate(words) if word == "-e")
+    assert documented.keys() == {"MONGODB_URI", "SCHEMA_URL"}
+    assert words[words.index("-p") + 1] == "3000:3000"
     (built.root / "etc" / "hosts").write_text("127.0.0.1 localhost mongo app\n")
     port = mongodb.client.address[1] if mongodb.client.address else 27017
     return {
-        "MONGODB_URI": f"mongodb://mongo:{port}",
-        "SCHEMA_URL": f"http://app:{app}/schema",
+        "MONGODB_URI": documented["MONGODB_URI"].replace("mongo:27017", f"mongo:{port}"),
+        "SCHEMA_URL": documented["SCHEMA_URL"].replace("//app/", f"//app:{app}/"),
         "PORT": str(free_port()),
     }
 

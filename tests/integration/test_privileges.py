@@ -27,7 +27,7 @@ from tests.harness.app import WITHOUT_HISTORY, fill
 from tests.harness.deployment import ends_with
 from tests.harness.documentation import README
 from tests.harness.failpoints import fail_next, failing
-from tests.harness.privileges import Guarded, Privileges, documented_roles, granted_by, in_database, without
+from tests.harness.privileges import PAGE, Guarded, Privileges, documented_roles, granted_by, in_database, without
 from tests.harness.whole import BARRIERS, Whole, without_history
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -87,6 +87,19 @@ async def test_a_documented_role_suffices(
 
 
 # What lacks is named, with the command that grants it.
+
+
+async def test_the_documented_message(guarded: Guarded, own: Database[Any]) -> None:
+    """docs/privileges.md shows it, but for MongoDB's own words, which are in the middle."""
+    (shown,) = re.findall(r"^```text\n(ZS311 .*?)^```", PAGE.read_text(), re.M | re.S)
+    begin, theirs, end = re.split(r"(not authorized .*?\})", " ".join(shown.split()), maxsplit=1)
+    uri = guarded.user(own.name, without(of(own, FULL), "update"))
+    async with source_of(uri, own) as source:
+        error = await refused(watching, uri, source, f"update and insert on {ON_BARRIERS}")
+    said = str(error).replace(own.name, "app").replace(BARRIERS, "_zerosource")
+    assert said.startswith(begin)
+    assert said.endswith(end)
+    assert "..." in theirs
 
 
 async def watching(_: str, source: MongoSource) -> None:

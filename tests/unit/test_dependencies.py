@@ -14,7 +14,8 @@ from cyclonedx.validation.json import JsonStrictValidator
 from devtools import dependencies
 from devtools.dependencies import (
     LICENCES,
-    PACKAGE_LOCK,
+    LOCK,
+    NPM,
     PINS,
     SBOM,
     DependencyError,
@@ -25,7 +26,7 @@ from devtools.dependencies import (
     pins,
     plain_name,
 )
-from devtools.node import PROJECT, SCRIPTS
+from devtools.node import PROJECT
 
 RUNS = pins(PROJECT / "requirements.txt")
 ALL = pins(PROJECT / "requirements-dev.txt")
@@ -64,9 +65,10 @@ def test_what_runs_here_is_what_is_pinned() -> None:
     }
 
 
-def test_npm_packages_are_pinned_with_hashes() -> None:
-    locked = json.loads(PACKAGE_LOCK.read_text())["packages"]
-    asked = json.loads((SCRIPTS / "package.json").read_text())["dependencies"]
+@pytest.mark.parametrize("folder", NPM, ids=lambda folder: folder.name)
+def test_npm_packages_are_pinned_with_hashes(folder: Path) -> None:
+    locked = json.loads((folder / LOCK).read_text())["packages"]
+    asked = json.loads((folder / "package.json").read_text())["dependencies"]
     assert locked[""]["dependencies"] == asked
     assert {name: locked[f"node_modules/{name}"]["version"] for name in asked} == asked
     assert len(locked) > 100
@@ -78,7 +80,8 @@ def test_npm_packages_are_pinned_with_hashes() -> None:
 def test_no_file_names_a_registry() -> None:
     for name in (name for pair in PINS.items() for name in pair):
         assert not re.search(r"https?:|index-url|find-links", (PROJECT / name).read_text())
-    assert '"resolved"' not in PACKAGE_LOCK.read_text()
+    for folder in NPM:
+        assert '"resolved"' not in (folder / LOCK).read_text()
     assert set(re.findall(r"https?://([^/\s]+)", SBOM.read_text())) == {"cyclonedx.org"}
     assert "http" not in LICENCES.read_text()
 

@@ -24,6 +24,7 @@ class Logged(NamedTuple):
     fields: frozenset[str]
     all_told: bool
     place: str
+    logger: str
 
 
 def _fields(extra: ast.expr) -> tuple[set[str], bool]:
@@ -36,17 +37,17 @@ def _fields(extra: ast.expr) -> tuple[set[str], bool]:
     return known or set(), known is not None
 
 
-def _logged(call: ast.Call, place: str) -> Logged | None:
+def _logged(call: ast.Call, place: str, logger: str) -> Logged | None:
     function = call.func
     if isinstance(function, ast.Name) and function.id == "refused":
-        return Logged(_event(call, place), "WARNING", frozenset(OF_REFUSALS), False, place)
+        return Logged(_event(call, place), "WARNING", frozenset(OF_REFUSALS), False, place, "changesource.refusals")
     if not isinstance(function, ast.Attribute) or ast.unparse(function.value) != "logger":
         return None
     assert function.attr in LEVELS, f"{place}: {function.attr}"
     extra = next((word.value for word in call.keywords if word.arg == "extra"), ast.Dict([], []))
     fields, all_told = _fields(extra)
     assert len(call.args) == 1, f"{place}: the event holds what changes"
-    return Logged(_event(call, place), LEVELS[function.attr], frozenset(fields), all_told, place)
+    return Logged(_event(call, place), LEVELS[function.attr], frozenset(fields), all_told, place, logger)
 
 
 def _event(call: ast.Call, place: str) -> str:
@@ -59,10 +60,11 @@ def _event(call: ast.Call, place: str) -> str:
 def logged() -> Iterator[Logged]:
     """All calls in the code that log, but for the one in ``refused``, whose callers count."""
     for file in sorted((ROOT / "changesource").rglob("*.py")):
+        logger = ".".join(file.relative_to(ROOT).with_suffix("").parts)
         for node in ast.walk(ast.parse(file.read_text())):
             place = f"{file.name}:{getattr(node, 'lineno', 0)}"
             if isinstance(node, ast.Call) and ast.unparse(node) != "logger.warning(event, extra=extra)":
-                found = _logged(node, place)
+                found = _logged(node, place, logger)
                 if found is not None:
                     yield found
 
