@@ -40,10 +40,10 @@ zero: install
 	@sh devtools/system-packages.sh postgresql
 	@exec $(BIN)/python -m devtools.zero
 
-# What the tests run beside the Python packages: PostgreSQL, Redis, Chromium, Prometheus, nginx, curl, and zero-cache and
-# mongosh from npm.
+# What the tests run beside the Python packages: PostgreSQL, Redis, Chromium, Prometheus, nginx, curl, jq, and zero-cache
+# and mongosh from npm.
 services: install
-	@sh devtools/system-packages.sh postgresql redis-server chromium prometheus nginx-light curl
+	@sh devtools/system-packages.sh postgresql redis-server chromium prometheus nginx-light curl jq
 	@$(BIN)/python -m devtools.node
 
 lint: install

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs those of the named Debian packages that are missing: python3-venv, postgresql, redis-server, chromium,
-# prometheus, nginx-light, curl, debootstrap.
+# prometheus, nginx-light, curl, jq, debootstrap.
 # Where apt cannot do it, one line says what to install.
 set -eu
 
@@ -12,7 +12,7 @@ have() {
         chromium) command -v chromium >/dev/null ;;
         prometheus) command -v promtool >/dev/null ;;
         nginx-light) PATH="$PATH:/usr/sbin" command -v nginx >/dev/null ;;
-        curl) command -v curl >/dev/null ;;
+        curl | jq) command -v "$1" >/dev/null ;;
         debootstrap) command -v debootstrap >/dev/null ;;
         *) echo "system-packages.sh knows no package $1" >&2; exit 2 ;;
     esac

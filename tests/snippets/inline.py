@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
 from collections.abc import Iterator
 from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
 
 import yaml
 from django.core.management import get_commands, load_command_class
@@ -19,7 +23,7 @@ from tests.harness.containers import FIRST_ADMIN, VARIABLES
 from tests.harness.documentation import ROOT
 from tests.harness.scraping import metrics_of
 from tests.snippets.pages import Page
-from tests.snippets.placeholders import NOT_SETTINGS
+from tests.snippets.placeholders import NOT_SETTINGS, OF_OTHERS
 from tests.unit.test_logged_events import logged
 
 CODE = re.compile(r"(?<!`)(`{1,2})(?!`)(?P<text>.+?)(?<!`)\1(?!`)")
@@ -39,6 +43,9 @@ LIKE_COMMAND = re.compile(
 OTHER_PATHS = re.compile(r"^(?:application|text)/|^data/|^\.zero/|^/(?:data|proc|etc|var|tmp|dev)(?:/|$)")
 # Paths that a page tells of as not there.
 MISSING_PATHS = {"/metadata/status"}
+# What .gitignore leaves out, and git's own.
+MADE = {".git", ".venv", ".zero", ".env", "data", "__pycache__", "node_modules"}
+MADE |= {".mypy_cache", ".pytest_cache", ".ruff_cache", ".hypothesis"}
 # Programs of others, whose words are no events of the log.
 PROGRAMS = {"kubectl", "promtool", "docker", "ulimit", "openssl", "mongod", "mongosh", "npm", "npx", "pip", "systemctl"}
 
@@ -47,6 +54,8 @@ def check_page(page: Page) -> Iterator[str]:
     """What is wrong in the text of a page, each with its place."""
     for line, text in page.prose.items():
         for match in CODE.finditer(text):
+            if match["text"] in OF_OTHERS.get(page.name, ()):
+                continue
             try:
                 check_code(match["text"].strip())
             except AssertionError as error:
@@ -69,7 +78,7 @@ def check_code(text: str) -> None:
     elif FILE.match(text):
         assert is_file(text), "there is no such file"
     elif WORDS.match(text) and first not in PROGRAMS:
-        assert text in events(), "there is no such event of the log, and no such command"
+        assert text in events() or f'"{text}"' in sources(), "there is no such event of the log, and no such command"
 
 
 def check_metrics(text: str) -> None:
@@ -88,6 +97,8 @@ def check_names(text: str) -> None:
         known = VARIABLES | FIRST_ADMIN | NOT_SETTINGS.keys() | {"ZEROSOURCE_PROCESS_TREE"}
         if name.startswith("ZERO_"):
             known = known | zero_variables()
+        if name.startswith("OTEL_"):
+            known = known | telemetry_variables()
         begin = name.rstrip("*")
         found = name in known or (name.endswith("*") and any(one.startswith(begin) for one in known))
         assert found, f"there is no setting {name}, nor is it in tests/snippets/placeholders.py"
@@ -152,10 +163,12 @@ def is_file(name: str) -> bool:
 
 @cache
 def files() -> tuple[str, ...]:
-    """All files of the repository, those that are not committed yet too."""
-    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    return tuple(done.stdout.splitlines())
+    """All files of the repository, without what is made in it. Without git, which a machine may lack."""
+    found: list[str] = []
+    for folder, inner, names in os.walk(ROOT):
+        inner[:] = [name for name in inner if name not in MADE]
+        found += [str((Path(folder) / name).relative_to(ROOT)) for name in names if name not in MADE]
+    return tuple(found)
 
 
 @cache
@@ -165,6 +178,21 @@ def zero_variables() -> frozenset[str]:
     command = [node.node_binary(), node.SCRIPTS / "settings.mjs"]
     done = subprocess.run(command, env=node.environment(), capture_output=True, text=True, check=True, timeout=60)
     return frozenset(done.stdout.split())
+
+
+@cache
+def telemetry_variables() -> frozenset[str]:
+    """What OpenTelemetry looks at; none where it is not installed."""
+    if find_spec("opentelemetry") is None or find_spec("opentelemetry.sdk") is None:
+        return frozenset()
+    modules = ("opentelemetry.environment_variables", "opentelemetry.sdk.environment_variables")
+    return frozenset(name for module in modules for name in vars(import_module(module)))
+
+
+@cache
+def sources() -> str:
+    """All of our code: a text in it may be a span, a state or a result, of which pages tell too."""
+    return "".join(path.read_text() for path in sorted((ROOT / "changesource").rglob("*.py")))
 
 
 @cache

@@ -22,6 +22,24 @@ NOT_SETTINGS = {
     "LIST_INDEXES": "the same",
 }
 
+# What pages tell of other programs: names that are not held against what there is here.
+OF_OTHERS = {
+    "docs/moving-from-nestjs.md": {
+        *(
+            "config.yml",
+            "/opt/zerosource/app",
+            "CONFIG_FILE",
+            "SCHEMA_SOURCE",
+            "WATERMARK_STORAGE",
+            "WATERMARK_DB_PATH",
+        ),
+        *("NATS_SERVERS", "NATS_BUCKET", "CORS_ORIGIN", "NODE_ENV", "/health", "/docs"),
+        *("/api/schema/export", "/api/schema/table-mappings", "/api/schema/combined"),
+    },
+    # pymongo's own span, and OpenTelemetry's names of a protocol and a path.
+    "docs/tracing.md": {"find items", "http/protobuf", "/v1/traces"},
+}
+
 
 @dataclass
 class Reader:

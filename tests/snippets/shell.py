@@ -171,8 +171,13 @@ def answers(url: str) -> bool:
 
 
 def first_words(text: str) -> str:
-    """The first two words of a command, without what is set before it: what a test that runs it must name."""
+    """What a test that runs a command must name: its first two words, without what is set before it.
+
+    Of ``python manage.py`` it is the command of manage.py.
+    """
     words = shlex.split(text, comments=True)
     while words and re.fullmatch(r"\w+=.*", words[0]):
         words.pop(0)
+    if words[1:2] == ["manage.py"]:
+        return words[2]
     return " ".join(words[:2])
