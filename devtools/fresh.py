@@ -115,8 +115,10 @@ class Newcomer:
         """Say what is done, and keep how long it took."""
         print(f"[fresh] {what} ...", flush=True)
         started = time.monotonic()
-        yield
-        self.timed.append((what, time.monotonic() - started))
+        try:
+            yield
+        finally:
+            self.timed.append((what, time.monotonic() - started))
 
     def clone(self) -> None:
         """What is committed, and nothing else of this folder, comes as a bundle."""
@@ -220,9 +222,12 @@ def main() -> int:
         print(f"[fresh] {error}\n[fresh] All that was said is in {logs}", file=sys.stderr)
         return 1
     finally:
-        shutil.rmtree(folder)
+        # Nothing is left, however often it is told to end.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
         for what, seconds in newcomer.timed:
             print(f"[fresh] {seconds:7.1f} s  {what}", flush=True)
+        shutil.rmtree(folder)
     shutil.rmtree(logs)
     print("[fresh] all is as the README says", flush=True)
     return 0
