@@ -91,7 +91,7 @@ class Newcomer:
         self.logs = logs
         self.user = user
         self.steps = read_steps((PROJECT / "README.md").read_text())
-        self.places = choose_places()
+        self.places = Places(3000, {})
         self.timed: list[tuple[str, float]] = []
 
     def follow(self, tests: str) -> None:
@@ -100,6 +100,7 @@ class Newcomer:
             self.machine.build()
         with self.step("git clone"):
             self.clone()
+        self.places = choose_places()
         rows = self.try_it("")
         again = self.try_it(", again")
         if again != rows + 1:
@@ -115,8 +116,10 @@ class Newcomer:
         """Say what is done, and keep how long it took."""
         print(f"[fresh] {what} ...", flush=True)
         started = time.monotonic()
-        yield
-        self.timed.append((what, time.monotonic() - started))
+        try:
+            yield
+        finally:
+            self.timed.append((what, time.monotonic() - started))
 
     def clone(self) -> None:
         """What is committed, and nothing else of this folder, comes as a bundle."""
@@ -220,9 +223,12 @@ def main() -> int:
         print(f"[fresh] {error}\n[fresh] All that was said is in {logs}", file=sys.stderr)
         return 1
     finally:
-        shutil.rmtree(folder)
+        # Nothing is left, however often it is told to end.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
         for what, seconds in newcomer.timed:
             print(f"[fresh] {seconds:7.1f} s  {what}", flush=True)
+        shutil.rmtree(folder)
     shutil.rmtree(logs)
     print("[fresh] all is as the README says", flush=True)
     return 0

@@ -14,7 +14,7 @@ from tests.chaos.faults import Fault
 AT_ONCE = 3
 POLL_SECONDS = 0.1
 # A run that is to strike every kind goes on for so long at most, as a multiple of what it was given.
-PATIENCE = 3
+PATIENCE = 5
 
 
 @dataclass

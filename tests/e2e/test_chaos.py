@@ -9,14 +9,16 @@ import pytest
 from tests.chaos.run import Run
 from tests.chaos.schedule import Pace
 
-# Every kind of fault once within about half a minute: one after the other at once, and each short.
-HURRIED = Pace(gap=0.6, scale=0.6)
+# Every kind of fault once within about twenty seconds: one after the other at once, and each short.
+HURRIED = Pace(gap=0.4, scale=0.5)
 
 
+# What is waited for in turn, on a machine that is busy with other things, may be minutes.
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     ("seconds", "at_least", "pace"),
     [
-        pytest.param(30, 1, HURRIED, id="each fault once"),
+        pytest.param(20, 1, HURRIED, id="each fault once"),
         pytest.param(120, 1, Pace(gap=3, scale=0.8), id="two minutes", marks=pytest.mark.slow),
     ],
 )

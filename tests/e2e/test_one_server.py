@@ -12,7 +12,8 @@ from tests.conftest import DeploymentFactory, MongoServer, ZeroCacheFactory
 from tests.harness.app import MAPPINGS, Writers, fill
 from tests.harness.replicas import open_cursors, settle
 
-ITEMS = 2_000
+ITEMS = 1_000
+WRITES = 400
 PEOPLE, PLACES = ["user", "note"], ["chat", "channel", "item"]
 
 
@@ -29,7 +30,7 @@ def test_two_zero_caches_on_one_server_and_an_edit_of_one(
     for cache in (people, places):
         cache.wait_ready()
     with Writers(mongodb.uri, mongo.name, threads=2, seed=400, items=ITEMS, pause=0.01) as writers:
-        wait_until(lambda: writers.total > 1_000 or writers.errors, "1,000 writes", 60)
+        wait_until(lambda: writers.total > WRITES or writers.errors, f"{WRITES} writes", 60)
     settle(people, mongo, PEOPLE)
     settle(places, mongo, PLACES)
     wait_until(

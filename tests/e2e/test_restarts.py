@@ -23,7 +23,7 @@ from tests.harness.deployment import Deployment, Running, Server
 from tests.harness.replicas import settle
 
 ITEMS = 1_000
-WRITES = 300
+WRITES = 150
 KEY = "restart-key"
 NAMES = ["MongoDB", "Redis", "the database", "the watcher", "the server", "zero-cache"]
 

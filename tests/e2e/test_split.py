@@ -11,7 +11,8 @@ from tests.conftest import DeploymentFactory, MongoServer, ZeroCacheFactory
 from tests.harness.app import MAPPINGS, Writers, fill
 from tests.harness.replicas import open_cursors, settle
 
-ITEMS = 2_000
+ITEMS = 1_000
+WRITES = 400
 PEOPLE, PLACES = ["user", "note"], ["chat", "channel", "resident", "item"]
 
 
@@ -31,7 +32,7 @@ def test_two_zero_caches_on_two_servers_share_one_watcher(
 
     def write_and_compare(seed: int) -> None:
         with Writers(mongodb.uri, mongo.name, threads=2, seed=seed, items=ITEMS, pause=0.01) as writers:
-            wait_until(lambda: writers.total > 1_000 or writers.errors, "1,000 writes", 60)
+            wait_until(lambda: writers.total > WRITES or writers.errors, f"{WRITES} writes", 60)
         for cache, tables in both.items():
             settle(cache, mongo, tables)
 

@@ -16,7 +16,8 @@ from tests.harness.app import MAPPINGS, PIPELINES, Writers, fill
 from tests.harness.proxy import RecordingProxy, check_finds_a_repeat, check_watermarks
 from tests.harness.replicas import settle, stored_watermark
 
-ITEMS = 50_000
+ITEMS = 30_000
+MANY_ITEMS = 50_000
 FEW_ITEMS = 2_000
 WRITES = 5_000
 TABLES = list(PIPELINES)
@@ -59,20 +60,22 @@ def order(mongo: Database[Any]) -> Iterator[Order]:
         yield Order(mongo, stream)
 
 
+@pytest.mark.parametrize("items", [ITEMS, pytest.param(MANY_ITEMS, marks=pytest.mark.slow)])
 def test_writers_during_the_initial_sync(
     deployment: DeploymentFactory,
     mongodb: MongoServer,
     mongo: Database[Any],
     zero_cache: ZeroCacheFactory,
     order: Order,
+    items: int,
 ) -> None:
     """At least 5,000 writes are acknowledged between the two barriers; the replica equals MongoDB row for row."""
-    fill(mongo, ITEMS)
+    fill(mongo, items)
     place = deployment()
     place.configure(mappings=MAPPINGS)
     with RecordingProxy(place.server().port, HELD_BACK) as proxy:
         cache = zero_cache(proxy.stream_url)
-        write_between_the_barriers(proxy, order, Writers(mongodb.uri, mongo.name, items=ITEMS))
+        write_between_the_barriers(proxy, order, Writers(mongodb.uri, mongo.name, items=items))
         settle(cache, mongo, TABLES)
         assert cache.exits == []
         check_watermarks(proxy.connections)
@@ -86,13 +89,13 @@ def test_a_snapshot_that_catches_up_while_it_copies(
     order: Order,
 ) -> None:
     """zero-cache takes rows, changes and rows again in one transaction; in the end it equals MongoDB row for row."""
-    fill(mongo, FEW_ITEMS * 5)
+    fill(mongo, FEW_ITEMS * 3)
     place = deployment(SNAPSHOT_CATCH_UP_SECONDS="0.01", SNAPSHOT_BATCH_ROWS="1500")
     place.configure(mappings=MAPPINGS)
     with RecordingProxy(place.server().port) as proxy:
-        with Writers(mongodb.uri, mongo.name, threads=2, items=FEW_ITEMS * 5, pause=0.02) as writers:
+        with Writers(mongodb.uri, mongo.name, threads=2, items=FEW_ITEMS * 3, pause=0.02) as writers:
             cache = zero_cache(proxy.stream_url)
-            wait_until(lambda: proxy.connections and proxy.connections[0].commits, "the snapshot", 90)
+            wait_until(lambda: proxy.connections and proxy.connections[0].commits, "the snapshot", 180)
             assert writers.total > 100
         settle(cache, mongo, TABLES)
         assert cache.exits == []
@@ -101,7 +104,7 @@ def test_a_snapshot_that_catches_up_while_it_copies(
     assert len(order.wait(6)) >= 6
 
 
-@pytest.mark.parametrize("kills", [4, pytest.param(10, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.slow)])
 def test_zero_cache_killed_in_mid_stream(
     deployment: DeploymentFactory, mongodb: MongoServer, mongo: Database[Any], zero_cache: ZeroCacheFactory, kills: int
 ) -> None:

@@ -10,8 +10,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from pymongo import MongoClient
+from pymongo.database import Database
 
 APP_NAME = "zerosource"
+HELD_MS = 500
 # What a change stream is resumed after, by the drivers' specification of change streams.
 RESUMABLE = {
     43: "CursorNotFound",
@@ -111,3 +113,22 @@ def failing(
         yield
     finally:
         client.admin.command({"configureFailPoint": "failCommand", "mode": "off"})
+
+
+@contextmanager
+def catalog_held(database: Database[dict[str, Any]]) -> Iterator[None]:
+    """Keep our own looks at the catalog out of the block: each waits half a second, those under way end before it.
+
+    SecantusDB replaces a collection by ``$out`` in two steps, where MongoDB does it in one, and hangs for good where
+    collections are listed or modified between the two: both want its catalog, and each waits for the other.
+    """
+    commands = ["listCollections", "collMod"]
+    data = {"failCommands": commands, "appName": APP_NAME, "blockConnection": True, "blockTimeMS": HELD_MS}
+    admin = database.client.admin
+    admin.command({"configureFailPoint": "failCommand", "mode": "alwaysOn", "data": data})
+    try:
+        # One that began before takes no longer than one that begins now.
+        list(database.list_collections())
+        yield
+    finally:
+        admin.command({"configureFailPoint": "failCommand", "mode": "off"})

@@ -15,6 +15,8 @@ from devtools.processes import PROC, free_port
 
 CHUNK = 64 * 1024
 DELAY_SECONDS = 0.1
+# Of the loop, within which a connection that was accepted gets its task.
+TURNS = 5
 # Closed with this, a connection is reset: the other side is told at once, and that it was no ordinary end.
 RESET_AT_CLOSE = struct.pack("ii", 1, 0)
 
@@ -27,6 +29,15 @@ class Mode(StrEnum):
     DELAY = "delay"  # holds each chunk for a while
     HALF_OPEN = "half-open"  # loses all that is sent, and closes nothing
     CUT = "cut in mid-frame"  # passes a part of the next chunk of each, and resets it
+
+
+async def listen_no_more(server: asyncio.Server) -> None:
+    """Close a server, but first let in what was just accepted: between the two, asyncio would lose it, still open."""
+    for listening in server.sockets:
+        asyncio.get_running_loop().remove_reader(listening.fileno())
+    for _ in range(TURNS):
+        await asyncio.sleep(0)
+    server.close()
 
 
 class Connection:
@@ -79,7 +90,7 @@ class Link:
     async def stop(self) -> None:
         """Listen no more, and break every connection."""
         if self._server is not None:
-            self._server.close()
+            await listen_no_more(self._server)
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -90,7 +101,7 @@ class Link:
         self.mode, self._met = mode, set()
         if mode is Mode.DROP:
             if self._server is not None:
-                self._server.close()
+                await listen_no_more(self._server)
             for connection in list(self._connections):
                 self._meet(connection)
                 connection.reset()
@@ -199,7 +210,7 @@ class Fork:
     async def stop(self) -> None:
         """Listen no more."""
         if self._server is not None:
-            self._server.close()
+            await listen_no_more(self._server)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await self._choose(writer.get_extra_info("peername")[1]).accept(reader, writer)

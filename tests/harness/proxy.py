@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
 
 from devtools.processes import free_port
+from tests.harness.network import listen_no_more
 
 CHUNK = 16 * 1024
 HEAD_END = b"\r\n\r\n"
@@ -203,7 +204,7 @@ class RecordingProxy:
 
     async def _stop(self) -> None:
         if self._server is not None:
-            self._server.close()
+            await listen_no_more(self._server)
         await self._cut()
 
     async def _cut(self) -> int:

@@ -18,6 +18,7 @@ from pymongo.database import Database
 from changesource.mapping.compiled import ignore_fault
 from tests.conftest import MongoServer
 from tests.harness.app import fill, item, last_write
+from tests.harness.failpoints import catalog_held
 from tests.harness.whole import Whole
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -69,12 +70,15 @@ def rename_over(database: Database[Any]) -> None:
 
 
 def out(database: Database[Any]) -> None:
-    staged(database).aggregate([{"$set": {"name": "out"}}, {"$out": "items"}])
+    staging = staged(database)
+    with catalog_held(database):
+        staging.aggregate([{"$set": {"name": "out"}}, {"$out": "items"}])
 
 
 def out_of_one_collection_into_two_tables(database: Database[Any]) -> None:
     pipeline = [{"$match": {"_id": {"$lt": 15}}}, {"$set": {"title": "out", "kind": "channel"}}, {"$out": "rooms"}]
-    database["rooms"].aggregate(pipeline)
+    with catalog_held(database):
+        database["rooms"].aggregate(pipeline)
 
 
 ACTS = (

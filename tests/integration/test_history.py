@@ -180,7 +180,8 @@ async def test_where_history_cannot_be_had_the_replica_waits_and_says_why() -> N
     await replica.sync()
     before = shown(replica.model)
     it.source.lose_history("accounts")
-    for nth in range(1, 6):
+    # So often that it shows in the row, which is written once a second.
+    for nth in range(1, 10):
         it.source.fail("prepare", PostImagesMissing("MongoDB keeps no pre-images of accounts"), nth)
     row = WatermarkRow.objects.filter(kind="replica")
     async with replica.connection() as connection:

@@ -20,7 +20,8 @@ from tests.harness.whole import KEEPALIVE, Whole
 
 pytestmark = pytest.mark.django_db(transaction=True)
 SECONDS = 90.0
-BATCHES = 150
+BATCHES = 60
+WRITES = 200
 
 
 class Unreliable:
@@ -101,7 +102,7 @@ async def test_no_watcher_at_all(whole: Whole, mongodb: MongoServer, mongo: Data
     await replica.sync()
     async with replica.connection() as connection:
         with Writers(mongodb.uri, mongo.name, threads=1, items=100) as writers:
-            await connection.until(lambda: writers.total > 500, SECONDS)
+            await connection.until(lambda: writers.total > WRITES, SECONDS)
         await whole.settle(connection, "item", SECONDS)
         quiet = len(replica.model.commits)
         await connection.until(lambda: len(replica.model.commits) >= quiet + 2, 10 * KEEPALIVE)
@@ -115,5 +116,5 @@ async def test_two_watchers_at_once_do_no_harm(whole: Whole, mongodb: MongoServe
     await replica.sync()
     async with whole.watched(), whole.watched(), replica.connection() as connection:
         with Writers(mongodb.uri, mongo.name, threads=1, items=100) as writers:
-            await connection.until(lambda: writers.total > 500, SECONDS)
+            await connection.until(lambda: writers.total > WRITES, SECONDS)
         await whole.settle(connection, "item", SECONDS)
