@@ -190,7 +190,7 @@ def _keyed_table(place: str, key: str, data: Json) -> SchemaTable:
     for name, value in _columns(place, entry).items():
         at = f"{place}.columns.{name}"
         column = obj(at, value)
-        known_keys(at, column, ("type", "optional"))
+        known_keys(at, column, ("type", "optional", "notNull"))
         columns.append(_column(at, name, column))
     return _table(place, text(f"{place}.tableName", entry.get("tableName", key)), key, columns, entry)
 

@@ -28,8 +28,36 @@ SHORT: Json = {
     "draft": {"source": "messages", "filter": {"sent": False}, "projection": {"_id": 1, "content": "$body.text"}},
     "chat": {"collection": "rooms", "discriminator": {"field": "type", "value": "chat"}},
 }
+# As applications of the NestJS server hand it over.
+THEIRS: Json = {
+    "schema": {
+        "version": 1,
+        "tables": [
+            {
+                "schema": "public",
+                "name": "line",
+                "columns": {"_id": {"pos": 0, "dataType": "text", "notNull": True}, "at": {"dataType": "jsonb"}},
+                "primaryKey": ["_id"],
+                "tableMapping": {"source": "orders", "projection": {"at.x": 1, "b": 0, "at": "$a"}},
+            },
+            {"tableName": "own", "columns": {"id": {"type": "string", "notNull": True}}, "primaryKey": ["id"]},
+        ],
+    },
+    "mapping": {
+        "mappings": {
+            "line": {
+                "source": "orders",
+                "pipeline": [
+                    {"$unwind": {"path": "lines"}},
+                    {"$project": {"_id": {"$concat": ["$_id", "_", "$lines.id"]}, "at": "$lines.at"}},
+                ],
+                "projection": {"at.x": 0},
+            }
+        }
+    },
+}
 OPERATORS = (*operators(), *filters.TOP_LEVEL, *filters.FIELD_OPERATORS, *pipelines.STAGES, *VALUES)
-WHOLE: list[Json] = [MAPPINGS, SHORT, *(json.loads(block) for block in json_blocks(JSON_FORMS))]
+WHOLE: list[Json] = [MAPPINGS, SHORT, THEIRS, *(json.loads(block) for block in json_blocks(JSON_FORMS))]
 
 
 def _path(chance: random.Random) -> str:
