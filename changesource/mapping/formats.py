@@ -12,7 +12,7 @@ from typing import Final, TypeVar, get_args
 
 from changesource.exceptions import MappingError
 
-from .json_reading import boolean, flag, known_keys, names, obj, one_of, text
+from .json_reading import boolean, flag, known_keys, names, natural, obj, one_of, text
 from .nestjs_forms import ALL_SHOWN, Shown, as_ours, mappings_in, shown_by
 from .schema_formats import Schema, SchemaColumn, SchemaTable, is_schema, read_schema
 from .spec import ColumnSpec, ColumnType, ErrorPolicy, IdType, Json, LargeIntegers, Specification, TableSpec
@@ -88,6 +88,7 @@ class Mappings:
 
     tables: Mapping[str, _Table] = field(default_factory=dict)
     publications: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    revision: int = 0
 
 
 def read_specification(data: Json) -> Specification:
@@ -106,13 +107,16 @@ def read_mappings(data: Json) -> Mappings:
     top = obj("mappings", mappings_in(data))
     tables = top
     publications: dict[str, Json] = {}
+    revision = 0
     if _is_wrapped(top):
-        known_keys("mappings", top, ("tables", "publications"))
+        known_keys("mappings", top, ("tables", "publications", "revision"))
+        revision = natural("revision", top.get("revision", 0))
         tables = obj("tables", top["tables"])
         publications = obj("publications", top.get("publications", {}))
     return Mappings(
         {name: _read_table(f"tables.{name}", entry) for name, entry in tables.items()},
         {name: names(f"publications.{name}", entry) for name, entry in publications.items()},
+        revision,
     )
 
 
@@ -142,12 +146,12 @@ def combine(schema: Schema | None, mappings: Mappings) -> Specification:
         for member in members:
             if member not in known:
                 raise MappingError(f"publications.{publication}", f"there is no table {member!r}")
-    return Specification(tuple(tables), publications)
+    return Specification(tuple(tables), publications, mappings.revision)
 
 
 def write_specification(spec: Specification) -> dict[str, Json]:
     """Our own form, from which ``read_specification`` gives ``spec`` again; tables and publications are sorted by name,
-    so that equal specifications are written alike."""
+    so that equal specifications of one revision are written alike."""
     tables: dict[str, Json] = {}
     for table in sorted(spec.tables, key=lambda table: table.name):
         columns: dict[str, Json] = {column.name: _written(column) for column in table.columns}
@@ -164,7 +168,8 @@ def write_specification(spec: Specification) -> dict[str, Json]:
             "description": table.description,
         }
     publications: dict[str, Json] = {name: [*sorted(spec.publications[name])] for name in sorted(spec.publications)}
-    return {"tables": tables, "publications": publications}
+    revision: dict[str, Json] = {"revision": spec.revision} if spec.revision else {}
+    return {"tables": tables, "publications": publications, **revision}
 
 
 def _written(column: ColumnSpec) -> dict[str, Json]:

@@ -84,6 +84,13 @@ def text(place: str, value: Json, *, empty: bool = False) -> str:
     return value
 
 
+def natural(place: str, value: Json) -> int:
+    """``value``, which must be a whole number of 0 or more."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise MappingError(place, "must be a whole number of 0 or more")
+    return value
+
+
 def boolean(place: str, value: Json) -> bool:
     """``value``, which must be true or false."""
     if not isinstance(value, bool):

@@ -60,8 +60,10 @@ class TableSpec:
 class Specification:
     """All tables and publications: what one ``MappingRevision`` holds.
 
-    ``publications`` maps a publication's name to the names of its tables.
+    ``publications`` maps a publication's name to the names of its tables. ``revision`` is what another instance
+    published it as, 0 for what none did; equal ones of two revisions are equal.
     """
 
     tables: tuple[TableSpec, ...] = ()
     publications: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    revision: int = field(default=0, compare=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Final, Literal, TypeAlias, get_args
 
 from changesource.exceptions import ConfigurationUnavailable, UnknownPublication
@@ -10,7 +11,7 @@ from changesource.mapping.formats import write_specification
 from changesource.mapping.schema_formats import schema_of, write_schema
 from changesource.mapping.spec import Specification, TableSpec
 from changesource.mapping.typescript import zero_schema
-from changesource.services.configuration import check, current
+from changesource.services.configuration import Published, check, current
 from changesource.store.mappings import read_draft
 
 Format: TypeAlias = Literal["typescript", "json"]
@@ -30,13 +31,15 @@ def exported_schema(form: Format, *, publication: str = "", draft: bool = False)
 def exported_mappings(publication: str = "") -> str:
     """The published mappings, in the form that ``exportmappings`` writes; of a publication its tables, and itself.
 
+    They say their revision, so that whoever follows them tells one that was restored from one that is out of date.
     Raises ``ConfigurationUnavailable`` where nothing is published, and ``UnknownPublication``.
     """
-    spec = _specification(draft=False)
+    published = _published()
+    spec = published.specification
     if publication:
         tables = tuple(_tables(spec, publication))
         spec = Specification(tables, {publication: spec.publications[publication]})
-    return json.dumps(write_specification(spec), indent=2) + "\n"
+    return json.dumps(write_specification(replace(spec, revision=published.number)), indent=2) + "\n"
 
 
 def _specification(*, draft: bool) -> Specification:
@@ -44,12 +47,16 @@ def _specification(*, draft: bool) -> Specification:
         edited = read_draft()
         check(edited)
         return edited
+    return _published().specification
+
+
+def _published() -> Published:
     published = current()
     if published is None:
         raise ConfigurationUnavailable(
             "Nothing has been published yet.", remedy="Publish the mappings, or take the draft."
         )
-    return published.specification
+    return published
 
 
 def _tables(spec: Specification, publication: str) -> list[TableSpec]:

@@ -98,6 +98,12 @@ async def test_an_instance_follows_another(deployment: DeploymentFactory, mongo:
         rows = newer.model.rows("note")
         assert rows
         assert all(row["again"] == row["body"] for row in rows.values())
+        # Going back to what was published before is a change as well.
+        following = asyncio.create_task(follows(newer))
+        await asyncio.to_thread(imported, followed, MAPPINGS)
+        await asyncio.wait_for(following, 15)
+        assert newer.model.reset is not None
+        assert newer.model.reset["errorDetails"]["code"] == "ZS203"
         await asyncio.to_thread(faults_change_nothing, server, relay)
     assert KEY not in server.log_text()
     assert set(relay.statuses) == {200, 304}
