@@ -106,7 +106,7 @@ def test_a_wrong_file_changes_nothing(tmp_path: Path, content: str, words: str) 
 
 @pytest.mark.django_db
 def test_a_missing_file_is_an_error_in_words(tmp_path: Path) -> None:
-    with pytest.raises(CommandError, match="cannot be read: No such file"):
+    with pytest.raises(CommandError, match=r"cannot be read: No such file or directory\. Name a file that is there"):
         run("importmappings", str(tmp_path / "none.json"))
 
 

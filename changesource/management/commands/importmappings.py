@@ -16,6 +16,8 @@ from changesource.services.configuration import import_specification
 from changesource.services.importing import specification_in
 from changesource.services.inspection import inspector
 
+REMEDY = "Name a file that is there and may be read."
+
 
 class Command(CodedCommand):
     """Makes the file's tables and publications in the admin, or changes those of the same names, and publishes."""
@@ -32,8 +34,8 @@ class Command(CodedCommand):
         """Read, import, say what was done."""
         startup.prepare_database()
         try:
-            schema_content = None if schema is None else read_file(schema)
-            spec = specification_in(read_file(file), str(file), schema_content, str(schema))
+            schema_content = None if schema is None else read_file(schema, REMEDY)
+            spec = specification_in(read_file(file, REMEDY), str(file), schema_content, str(schema))
             changes = import_specification(
                 spec, "importmappings", file.name, inspect=inspector(switch=not dry_run), dry_run=dry_run
             )
