@@ -359,7 +359,8 @@ class _Reader:
                 raise wrong("MONGODB_URI", "names a file of certificates that cannot be read") from None
             except (PyMongoError, ValueError):
                 # The driver's own words may quote a part of the password.
-                raise wrong("MONGODB_URI", "is not a valid MongoDB connection string") from None
+                hint = "percent-encode what is special in its user and password"
+                raise wrong("MONGODB_URI", f"is not a valid MongoDB connection string; {hint}") from None
         return uri
 
     def mongodb_database(self, uri: str | None) -> str:

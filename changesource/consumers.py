@@ -246,4 +246,4 @@ class UnknownPathConsumer(TaskConsumer):
 
     async def connect(self) -> None:
         """Refuse (HTTP 403)."""
-        await self.refuse(RequestRefused("No stream is at this path."))
+        await self.refuse(RequestRefused("No stream is at this path; it is /changes/v0/stream."))

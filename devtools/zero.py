@@ -1,7 +1,8 @@
 """``make zero``: a PostgreSQL and a zero-cache that follow a change source, and what arrives in the replica.
 
 Everything is kept under ``.zero/``; removing that folder begins anew. Environment: ``ZERO_UPSTREAM_DB`` (the change
-source), ``ZERO_APP_ID``, ``ZERO_APP_PUBLICATIONS`` (comma-separated), ``ZERO_PORT``, ``ZERO_QUERY_URL``.
+source; else that of ``make run``, by ``PORT``), ``ZERO_APP_ID``, ``ZERO_APP_PUBLICATIONS`` (comma-separated),
+``ZERO_PORT``, ``ZERO_QUERY_URL``.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from devtools.processes import ProcessError, port_answers
 from devtools.replica import quoted
 from devtools.zerocache import RESET_EXIT_CODE, ZeroCache
 
-UPSTREAM = "ws://localhost:3000/changes/v0/stream"
+UPSTREAM = f"ws://localhost:{os.environ.get('PORT', '').strip() or 3000}/changes/v0/stream"
 POLL_SECONDS = 0.5
 REFUSED = b"Unexpected server response: 403"
 SHOWN_ROWS = 5
@@ -38,8 +39,12 @@ class Supervisor:
         parts = urlsplit(upstream)
         if not parts.hostname or parts.scheme not in ("ws", "wss", "http", "https"):
             raise ProcessError("ZERO_UPSTREAM_DB must be a URL such as " + UPSTREAM)
+        try:
+            port = parts.port
+        except ValueError as error:
+            raise ProcessError(f"ZERO_UPSTREAM_DB, or PORT: {error}") from error
         self._host = parts.hostname
-        self._source_port = parts.port or (443 if parts.scheme in ("wss", "https") else 80)
+        self._source_port = port or (443 if parts.scheme in ("wss", "https") else 80)
         self._source = f"{parts.scheme}://{self._host}:{self._source_port}{parts.path}"
         app_id = os.environ.get("ZERO_APP_ID") or "zero"
         # A replica belongs to one app id and one set of publications; another one begins with nothing.

@@ -84,13 +84,13 @@ def _body(content: Content | None) -> bytes | None:
     return None if content is None else content.body
 
 
-def read_file(path: Path) -> bytes:
-    """A file's content, at most 8 MiB. Raises ``ConfigurationUnavailable``."""
+def read_file(path: Path, remedy: str = "") -> bytes:
+    """A file's content, at most 8 MiB. Raises ``ConfigurationUnavailable``, with ``remedy`` in the place of its own."""
     try:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
     except OSError as exc:
-        raise ConfigurationUnavailable(f"{path} cannot be read: {exc.strerror}.") from exc
+        raise ConfigurationUnavailable(f"{path} cannot be read: {exc.strerror}.", remedy=remedy) from exc
     if len(content) > MAX_BYTES:
-        raise ConfigurationUnavailable(f"{path} is larger than {MAX_BYTES} bytes.")
+        raise ConfigurationUnavailable(f"{path} is larger than {MAX_BYTES} bytes.", remedy=remedy)
     return content

@@ -20,10 +20,11 @@ SAMPLE = 1000
 
 @dataclass(frozen=True)
 class Inferred:
-    """A table that may be saved, and what it was proposed from."""
+    """A table that may be saved, and what it was proposed from; ``exists`` says whether there is such a collection."""
 
     table: TableSpec
     proposal: Proposal
+    exists: bool = True
 
 
 def infer_table(chosen: Settings, table: TableSpec, *, size: int = SAMPLE, seconds: float = PATIENCE) -> Inferred:
@@ -37,6 +38,7 @@ def infer_table(chosen: Settings, table: TableSpec, *, size: int = SAMPLE, secon
     shape = compile_pipeline(table.pipeline, f"{place}.pipeline")
     with looking(mongodb_uri(chosen), chosen.mongodb_database, seconds) as look:
         documents = look.sample(table.collection, size, pushed_down(table.filter))
+        exists = bool(documents) or table.collection in look.collections()
     shaped: list[Document] = []
     for document in documents:
         try:
@@ -52,4 +54,4 @@ def infer_table(chosen: Settings, table: TableSpec, *, size: int = SAMPLE, secon
         primary_key=proposal.primary_key,
         id_type=proposal.id_type,
     )
-    return Inferred(proposed, proposal)
+    return Inferred(proposed, proposal, exists)

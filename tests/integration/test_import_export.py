@@ -18,7 +18,7 @@ from changesource import conf, sample_data
 from changesource.management.commands import reloadmappings
 from changesource.mapping.formats import write_specification
 from changesource.mapping.spec import Specification
-from changesource.models import MappingRevision, Publication, TableMapping
+from changesource.models import MappingRevision, Publication, TableMapping, Watermark
 from changesource.services import configuration
 from changesource.services.configuration import import_specification
 from changesource.store.mappings import read_draft
@@ -83,6 +83,20 @@ def test_a_dry_run_says_and_changes_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.django_db
+def test_what_else_is_published_is_said_and_which_replicas_sync_anew(tmp_path: Path) -> None:
+    file = tmp_path / "m.json"
+    file.write_text(json.dumps({"a": table(), "b": table()}), encoding="utf-8")
+    assert run("importmappings", str(file)) == "made: a, b\n"
+    run("disabletables", "b")
+    Watermark.objects.create(kind=Watermark.Kind.REPLICA, app_id="shop")
+    file.write_text(json.dumps({"a": table(collection="d")}), encoding="utf-8")
+    for options, would_be in ((["--dry-run"], "would be "), ([], "")):
+        *said, replicas = run("importmappings", str(file), *options).splitlines()
+        assert said == [f"{would_be}changed: a", f"{would_be}published as well, since they were edited before: b"]
+        assert replicas.startswith("Publishing the draft makes these replicas sync anew: shop/0")
+
+
+@pytest.mark.django_db
 @pytest.mark.parametrize(
     ("content", "words"),
     [
@@ -106,7 +120,7 @@ def test_a_wrong_file_changes_nothing(tmp_path: Path, content: str, words: str) 
 
 @pytest.mark.django_db
 def test_a_missing_file_is_an_error_in_words(tmp_path: Path) -> None:
-    with pytest.raises(CommandError, match="cannot be read: No such file"):
+    with pytest.raises(CommandError, match=r"cannot be read: No such file or directory\. Name a file that is there"):
         run("importmappings", str(tmp_path / "none.json"))
 
 

@@ -385,7 +385,8 @@ def test_the_command_proposes_what_the_import_takes(database: Database[Any], tmp
     call_command("infermapping", "rooms", stdout=StringIO(), stderr=err)
     assert "type tells kinds of documents apart: " in err.getvalue()
     for arguments, words in (
-        (("nothing",), "No document of nothing passes"),
+        (("nothing",), "There is no collection nothing in the database "),
+        (("rooms", "--filter", '{"type": "none"}'), "No document of rooms passes"),
         (("rooms", "--filter", "[]"), "must be an object"),
         (("rooms", "--filter", '{"a": {"$near": 1}}'), r"filter\.a\.\$near"),
         (("rooms", "--pipeline", "{}"), "list of stages"),

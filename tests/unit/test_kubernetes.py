@@ -196,6 +196,24 @@ def test_ports_and_outgoing_ports(built: list[Manifest], tmp_path: Path) -> None
         assert container[probe]["httpGet"] == {"path": path, "port": port["name"]}
 
 
+def test_prometheus_finds_every_pod_by_the_docs(built: list[Manifest], tmp_path: Path) -> None:
+    """The rules keep each pod by its labels and its port, at which its metrics are."""
+    (block,) = re.findall(r"^```yaml\n(.*?)^```", (ROOT / "docs" / "kubernetes.md").read_text(), re.M | re.S)
+    (job,) = yaml.safe_load(block)["scrape_configs"]
+    for template, container in pods(built):
+        (port,) = container["ports"]
+        labels = {re.sub(r"\W", "_", name): value for name, value in template["metadata"]["labels"].items()}
+        told = {f"__meta_kubernetes_pod_label_{name}": value for name, value in labels.items()}
+        told["__meta_kubernetes_pod_container_port_name"] = port["name"]
+        for rule in job["relabel_configs"]:
+            (source,) = rule["source_labels"]
+            assert rule["action"] == "keep"
+            assert re.fullmatch(rule["regex"], told[source])
+        found = read_variables(variables(container, built), tmp_path)
+        served = found.watcher_metrics_port if container["args"] == ["runwatcher"] else found.port
+        assert port["containerPort"] == served
+
+
 def test_nothing_is_lost_by_a_rolling_update(built: list[Manifest]) -> None:
     """A pod goes once another is ready, serves on until nobody is sent to it, and has the time to end."""
     deployment = of_kind(built, "Deployment")[0]

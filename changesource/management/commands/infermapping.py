@@ -52,7 +52,9 @@ class Command(CodedCommand):
         inferred = infer_table(settings(), asked, size=sample, seconds=SECONDS)
         proposal = inferred.proposal
         if not proposal.documents:
-            raise CommandError(f"No document of {collection} passes.")
+            nothing = f"No document of {collection} passes."
+            missing = f"There is no collection {collection} in the database {settings().mongodb_database}."
+            raise CommandError(nothing if inferred.exists else missing)
         for column in proposal.columns:
             seen = ", ".join(f"{kind} {count}" for kind, count in column.types.items())
             missing = f", missing {column.missing}" if column.missing else ""
