@@ -18,8 +18,9 @@ import pytest
 from changesource.conf import Settings, read_settings
 from changesource.exceptions import SourceUnavailable
 from changesource.mapping.questions import Answers
-from changesource.models import ManagedReading, MappingRevision, TableMapping
+from changesource.models import ManagedContent, ManagedReading, MappingRevision, TableMapping
 from changesource.services import reloading as module
+from changesource.services.config_files import ROUNDS
 from changesource.services.configuration import import_specification, load_managed
 from changesource.services.reloading import Reloading, until_next
 from changesource.store.readings import Result
@@ -118,6 +119,28 @@ def test_an_older_content_is_held_back_and_told_once(source: FileSource, caplog:
     load_managed(source.settings, again=True)
     assert source.once() == "unchanged"
     assert served_names() == ["a"]
+
+
+def test_what_another_process_gave_is_seen(source: FileSource, tmp_path: Path) -> None:
+    """Though the own file is the same: two processes may be given different ones, which operators must know."""
+    assert source.once() == "unchanged"
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps({"b": entry(idType="string")}), encoding="utf-8")
+    load_managed(replace(source.settings, table_mappings_file=other))
+    assert [source.once(), source.once()] == ["older", "older"]
+    assert served_names() == ["b"]
+
+
+def test_a_database_that_was_restored_is_brought_up_to_date(source: FileSource) -> None:
+    assert source.once() == "unchanged"
+    (first,) = ManagedContent.objects.all()
+    source.write({"b": entry(idType="string")})
+    assert [source.once(), source.once()] == ["loaded", "unchanged"]
+    ManagedContent.objects.exclude(pk=first.pk).delete()
+    MappingRevision.objects.order_by("-number")[0].delete()
+    TableMapping.objects.update(name="a")
+    assert source.once() == "loaded"
+    assert served_names() == ["b"]
 
 
 def test_a_table_of_the_same_name_stands_in_the_way_for_a_while(source: FileSource) -> None:
@@ -296,6 +319,20 @@ def test_two_are_read_until_they_are_of_one_moment(two: Two) -> None:
     assert MappingRevision.objects.count() == 2
 
 
+def test_at_the_start_too_they_are_of_one_moment(two: Two) -> None:
+    """Else a new table would be that of the collection of its own name, until both are read again."""
+    asked: list[int] = []
+
+    def published_after_the_first() -> None:
+        asked.append(1)
+        two.mappings = mappings(a="one", b="two") if len(asked) > 1 else mappings(a="one")
+
+    two.schema, two.moment = schema("a", "b"), published_after_the_first
+    load_managed(two.settings)
+    assert {table.name: table.collection for table in served().tables} == {"a": "one", "b": "two"}
+    assert MappingRevision.objects.count() == 2
+
+
 def test_two_that_never_stay_the_same_are_taken_all_the_same(two: Two) -> None:
     """Some servers write the same content otherwise each time."""
     asked: list[int] = []
@@ -307,7 +344,7 @@ def test_two_that_never_stay_the_same_are_taken_all_the_same(two: Two) -> None:
     two.moment, two.mappings = otherwise, mappings(b="two")
     two.schema = schema("b")
     assert two.reloading.once() is Result.LOADED
-    assert len(asked) == 1 + module.ROUNDS
+    assert len(asked) == 1 + ROUNDS
     assert two.reloading.once() is Result.UNCHANGED
 
 
