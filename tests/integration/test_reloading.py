@@ -16,13 +16,14 @@ from typing import Any
 import pytest
 
 from changesource.conf import Settings, read_settings
-from changesource.exceptions import SourceUnavailable
+from changesource.exceptions import MappingError, SourceUnavailable
 from changesource.mapping.questions import Answers
 from changesource.models import ManagedContent, ManagedReading, MappingRevision, TableMapping
 from changesource.services import reloading as module
 from changesource.services.config_files import ROUNDS
 from changesource.services.configuration import import_specification, load_managed
 from changesource.services.reloading import Reloading, until_next
+from changesource.services.startup import load_mappings
 from changesource.store.readings import Result
 from tests.integration.test_configuration import entry, served, served_names, spec_of
 
@@ -119,6 +120,21 @@ def test_an_older_content_is_held_back_and_told_once(source: FileSource, caplog:
     load_managed(source.settings, again=True)
     assert source.once() == "unchanged"
     assert served_names() == ["a"]
+
+
+def test_a_start_serves_on_what_was_loaded_before(source: FileSource, caplog: pytest.LogCaptureFixture) -> None:
+    """A process that is started anew while the file is wrong would leave its replicas alone until that is corrected."""
+    for content in ("{", json.dumps({"c": entry(primaryKey=["none"])})):
+        source.path.write_text(content)
+        caplog.clear()
+        load_mappings(source.settings)
+        (told,) = [record for record in caplog.records if record.getMessage() == KEPT]
+        assert told.code == "ZS110"  # type: ignore[attr-defined]
+        assert read() == ("failed", "ZS110")
+        assert served_names() == ["a"]
+    ManagedContent.objects.all().delete()
+    with pytest.raises(MappingError):
+        load_mappings(source.settings)
 
 
 def test_what_another_process_gave_is_seen(source: FileSource, tmp_path: Path) -> None:
