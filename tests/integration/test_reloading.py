@@ -122,6 +122,31 @@ def test_an_older_content_is_held_back_and_told_once(source: FileSource, caplog:
     assert served_names() == ["a"]
 
 
+def test_nothing_at_all_is_taken_on_purpose_alone(source: FileSource) -> None:
+    """A server that answers with an empty object for a while would take all rows from all replicas, and keep them."""
+    first = source.path.read_bytes()
+    for nothing in ({}, {"tables": {}, "publications": {"some": []}}):
+        source.write(nothing)
+        assert source.once() == "failed"
+    assert read() == ("failed", "ZS110")
+    source.path.write_bytes(first)
+    assert source.once() == "unchanged"
+    assert served_names() == ["a"]
+    source.write({})
+    load_managed(source.settings, again=True)
+    assert (source.once(), served_names()) == ("unchanged", [])
+    source.write({"b": entry(idType="string")})
+    assert (source.once(), served_names()) == ("loaded", ["b"])
+
+
+def test_what_is_wrong_is_quoted_in_part(source: FileSource, caplog: pytest.LogCaptureFixture) -> None:
+    """It is kept and logged: a key of the file may have megabytes."""
+    source.write({"a": entry(**{"x" * 1_000_000: 1})})
+    assert source.once() == "failed"
+    assert len(ManagedReading.objects.get().problem) < 3000
+    assert all(len(str(vars(record).get("why", ""))) < 3000 for record in caplog.records)
+
+
 def test_a_start_serves_on_what_was_loaded_before(source: FileSource, caplog: pytest.LogCaptureFixture) -> None:
     """A process that is started anew while the file is wrong would leave its replicas alone until that is corrected."""
     for content in ("{", json.dumps({"c": entry(primaryKey=["none"])})):
