@@ -11,6 +11,7 @@ from dataclasses import replace
 from functools import partial
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from time import time
 from typing import Any
 
 import pytest
@@ -389,30 +390,59 @@ def test_two_that_never_stay_the_same_are_taken_all_the_same(two: Two) -> None:
     assert two.reloading.once() is Result.UNCHANGED
 
 
+class FileServer:
+    """A mappings file behind a web server that tells its versions apart by ``Last-Modified`` alone."""
+
+    def __init__(self, folder: Path, web: Callable[[Any], str]) -> None:
+        self.statuses: list[int] = []
+        statuses = self.statuses
+
+        class Files(SimpleHTTPRequestHandler):
+            """Answers with files, and notes how."""
+
+            def send_response(self, code: int, message: str | None = None) -> None:
+                statuses.append(code)
+                super().send_response(code, message)
+
+            def log_message(self, format: str, *args: object) -> None:
+                """Say nothing."""
+
+        self.file = folder / "mappings.json"
+        self.write("a", age=60)
+        place = web(partial(Files, directory=str(folder)))
+        chosen = read_settings({"TABLE_MAPPINGS_URL": f"http://{place}/mappings.json"}, folder)
+        load_managed(chosen)
+        self.reloading = Reloading(chosen)
+
+    def write(self, table: str, age: float) -> None:
+        self.file.write_bytes(json.dumps({table: entry(idType="string")}).encode())
+        self.cut(None, age)
+
+    def cut(self, size: int | None, age: float) -> None:
+        self.file.write_bytes(self.file.read_bytes()[:size])
+        os.utime(self.file, (time() - age, time() - age))
+
+
 def test_a_web_server_that_knows_times_alone(tmp_path: Path, web: Callable[[Any], str]) -> None:
     """It is asked by ``Last-Modified``."""
-    statuses: list[int] = []
+    server = FileServer(tmp_path, web)
+    assert [server.reloading.once() for _ in range(3)] == [Result.UNCHANGED] * 3
+    assert server.statuses == [200, 200, 304, 304]
+    server.write("b", age=30)
+    assert server.reloading.once() is Result.LOADED
+    assert server.statuses[-1] == 200
 
-    class Files(SimpleHTTPRequestHandler):
-        """Answers with files, and notes how."""
 
-        def send_response(self, code: int, message: str | None = None) -> None:
-            statuses.append(code)
-            super().send_response(code, message)
-
-        def log_message(self, format: str, *args: object) -> None:
-            """Say nothing."""
-
-    file = tmp_path / "mappings.json"
-    file.write_bytes(json.dumps({"a": entry(idType="string")}).encode())
-    place = web(partial(Files, directory=str(tmp_path)))
-    chosen = read_settings({"TABLE_MAPPINGS_URL": f"http://{place}/mappings.json"}, tmp_path)
-    load_managed(chosen)
-    reloading = Reloading(chosen)
-    assert [reloading.once() for _ in range(3)] == [Result.UNCHANGED] * 3
-    assert statuses == [200, 200, 304, 304]
-    file.write_bytes(json.dumps({"b": entry(idType="string")}).encode())
-    later = file.stat().st_mtime + 5
-    os.utime(file, (later, later))
-    assert reloading.once() is Result.LOADED
-    assert statuses[-1] == 200
+def test_a_file_that_is_read_while_it_is_written(tmp_path: Path, web: Callable[[Any], str]) -> None:
+    """The rest of it comes within the same second, which for ``Last-Modified`` is the same version."""
+    server = FileServer(tmp_path, web)
+    assert server.reloading.once() is Result.UNCHANGED
+    server.write("b", age=-30)  # however slow this machine is
+    whole, moment = server.file.read_bytes(), server.file.stat().st_mtime
+    server.cut(20, age=-30)
+    os.utime(server.file, (moment, moment))
+    assert server.reloading.once() is Result.FAILED
+    server.file.write_bytes(whole)
+    os.utime(server.file, (moment, moment))
+    assert server.reloading.once() is Result.LOADED
+    assert served_names() == ["b"]
