@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+# Characters of a mapping's key or value that an error quotes: a file may hold megabytes of it.
+MOST_QUOTED = 1000
+
 
 class ZerosourceError(Exception):
     """Something went wrong in zerosource."""
@@ -91,9 +94,13 @@ class MappingError(ZerosourceError):
 
     def __init__(self, place: str, problem: str) -> None:
         """``place`` is the dotted path of the key at fault, such as ``tables.message.columns.id.type``."""
-        super().__init__(f"{place}: {problem}")
+        super().__init__(f"{_shown(place)}: {_shown(problem)}")
         self.place = place
         self.problem = problem
+
+
+def _shown(words: str) -> str:
+    return words if len(words) <= MOST_QUOTED else f"{words[:MOST_QUOTED]}…"
 
 
 class DraftChanged(ZerosourceError):

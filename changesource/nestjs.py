@@ -19,6 +19,9 @@ from .exceptions import SettingError
 DEFAULT_FILE: Final = "config.yml"
 MAX_BYTES: Final = 1024 * 1024
 
+# What PyYAML lets through of a value that is none of its type, such as the 30th of February, or nests too deep.
+UNFORESEEN: Final = (AttributeError, LookupError, RecursionError, ValueError)
+
 # A place in the file, and the setting that it gives.
 PLACES: Final = {
     "db.uri": "MONGODB_URI",
@@ -144,7 +147,7 @@ def _places(path: Path) -> dict[str, object]:
         data = yaml.safe_load(content) if len(content) <= MAX_BYTES else None
     except OSError as exc:
         raise SettingError(f"CONFIG_FILE: {path.name} cannot be read: {exc.strerror}.") from exc
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as exc:
+    except (yaml.YAMLError, *UNFORESEEN) as exc:
         # Their own words may quote a secret.
         mark = getattr(exc, "problem_mark", None)
         line = f" (line {mark.line + 1})" if mark else ""
@@ -171,4 +174,9 @@ def _text(place: str, value: object, path: Path) -> str:
         raise SettingError(f"{place} of {path.name} must be text: put it into quotes.")
     if PLACES[place] == "CHANGE_SOURCE_API_KEYS" and ("," in value or value != value.strip()):
         raise SettingError(f"{place} of {path.name} has a comma or blanks, which no API key has: make another one.")
-    return str(path.parent / Path(value).expanduser()) if place.endswith("File") else value
+    if not place.endswith("File"):
+        return value
+    try:
+        return str(path.parent / Path(value).expanduser())
+    except RuntimeError:
+        raise SettingError(f"{place} of {path.name} begins with ~ and a user who has no home here.") from None

@@ -85,7 +85,9 @@ def _of_id(spec: TableSpec, column: ColumnSpec, provenance: Provenance, place: s
     if not origin.separator:
         return KeyColumn(column.name, image)
     text = compile_key("string", "string", "the key")
-    return KeyColumn(column.name, text, read, _without(origin.separator, image))
+    # Texts of ObjectIds are all as long, so the key tells where they end whatever they hold: base64url has - and _.
+    of_one_length = origin.kind == "base64" or spec.id_type == "objectId"
+    return KeyColumn(column.name, text, read, image if of_one_length else _without(origin.separator, image))
 
 
 def _image(spec: TableSpec, column: ColumnSpec, allowed: Sequence[IdType], place: str) -> Image:

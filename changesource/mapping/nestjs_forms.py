@@ -32,6 +32,7 @@ def shown_by(projection: Json) -> Shown:
     """What a projection shows, by MongoDB's meaning: all but what goes, or nothing but what it keeps or computes."""
     if not isinstance(projection, dict):
         return ALL_SHOWN
+    projection = _dotted(projection)
     kept = frozenset(key.partition(".")[0] for key, value in projection.items() if _is_kept(value))
     return Shown(kept or None, frozenset(key for key, value in projection.items() if flag(value) is False))
 
@@ -103,8 +104,27 @@ def as_ours(entry: dict[str, Json]) -> dict[str, Json]:
     return found
 
 
+def _dotted(projection: dict[str, Json]) -> dict[str, Json]:
+    """With what an object says of a field's own fields at their paths; an object of expressions is one itself."""
+    found: dict[str, Json] = {}
+    for key, value in projection.items():
+        if isinstance(value, dict) and _is_of_fields(value):
+            found |= {f"{key}.{inner}": own for inner, own in _dotted(value).items()}
+        else:
+            found[key] = value
+    return found
+
+
+def _is_of_fields(value: dict[str, Json]) -> bool:
+    """Whether an object in a projection says of fields in a field whether they are shown."""
+    return not any(key.startswith("$") for key in value) and any(
+        flag(inner) is not None or (isinstance(inner, dict) and _is_of_fields(inner)) for inner in value.values()
+    )
+
+
 def _projection(projection: dict[str, Json]) -> dict[str, Json]:
     """With texts joined; beside fields that are kept, those that are taken away say nothing."""
+    projection = _dotted(projection)
     kept = any(_is_kept(value) for value in projection.values())
     return {
         key: _texts_joined(value)

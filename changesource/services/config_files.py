@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 from changesource.conf import Settings
 from changesource.exceptions import ConfigurationUnavailable
@@ -10,6 +11,9 @@ from changesource.mapping.formats import Mappings, combine, read_mappings, read_
 from changesource.mapping.json_reading import parse
 from changesource.mapping.spec import Specification
 from changesource.services.download import MAX_BYTES, Content, bare, fetch
+
+# How often two sources are read once more, until they are of one moment.
+ROUNDS: Final = 3
 
 
 class ManagedSources:
@@ -34,10 +38,16 @@ class ManagedSources:
         self._found = found
         return any(_body(new) != _body(old) for new, old in zip(found, before, strict=True))
 
-    @property
-    def are_two(self) -> bool:
-        """Whether both are set, so that one may change while the other is read."""
-        return any(self._schema) and any(self._mappings)
+    def read_until_of_one_moment(self) -> None:
+        """Where both are set, read them once more, and again as long as one has changed; raises as ``read`` does.
+
+        One may have changed between the reading of the other and its own.
+        """
+        if not (any(self._schema) and any(self._mappings)):
+            return
+        for _ in range(ROUNDS):
+            if not self.read():
+                return
 
     def specification(self) -> Specification:
         """What they gave together when they were read last. Raises ``MappingError`` where one is wrong."""
@@ -55,6 +65,7 @@ def read_managed(settings: Settings) -> Specification:
     """
     sources = ManagedSources(settings)
     sources.read()
+    sources.read_until_of_one_moment()
     return sources.specification()
 
 

@@ -242,6 +242,9 @@ def _take_managed(spec: Specification, content_hash: str, origin: str, inspect: 
 
     def prepare(basis: store.Basis) -> Callable[[], bool]:
         _refuse_clash(spec, basis.own_tables, basis.own_publications, "is made in the admin")
+        if basis.managed_tables and not spec.tables and not again:
+            # All replicas would lose all rows, and the former content would not be taken again by itself.
+            raise MappingError("tables", "there is none any more; manage.py reloadmappings takes that all the same")
         published = current()
         before = published.specification if published else Specification()
         kept = Specification(

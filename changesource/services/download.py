@@ -12,6 +12,8 @@ import ssl
 import time
 from base64 import b64encode
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Final
@@ -35,6 +37,8 @@ CONTENT_TYPES: Final = ("application/json", "text/json", "text/plain", "")
 # By what a server says which version it answers with, and how it is asked whether that is still the one.
 VALIDATORS: Final = {"ETag": "If-None-Match", "Last-Modified": "If-Modified-Since"}
 MAX_VALIDATOR: Final = 1000  # characters; longer ones are not sent back
+# What is younger may change once more without another Last-Modified, which counts seconds; so do some servers' ETags.
+SETTLED_SECONDS: Final = 2.0
 
 # Of a URL's path and query; letters of other scripts are written by percent signs, as browsers do.
 _AS_WRITTEN: Final = "/%:=&?~+!$,;'@()*[]"
@@ -166,12 +170,26 @@ def _content(parts: SplitResult, answer: HTTPResponse) -> bytes:
 
 def _conditions(answer: HTTPResponse) -> tuple[tuple[str, str], ...]:
     """Return what to ask with the next time. A server that gives both is asked by both, and goes by the tag."""
+    if _is_just_written(answer):
+        return ()
     given = ((condition, answer.headers[name]) for name, condition in VALIDATORS.items())
     return tuple(
         (name, value)
         for name, value in given
         if value and len(value) <= MAX_VALIDATOR and value.isascii() and value.isprintable()
     )
+
+
+def _is_just_written(answer: HTTPResponse) -> bool:
+    """Whether the content changed so shortly before it was read, by the server's clock, that it may be half a file."""
+    changed, now = answer.headers["Last-Modified"], answer.headers["Date"]
+    if not changed:
+        return False
+    try:
+        read = parsedate_to_datetime(now) if now else datetime.now(UTC)
+        return (read - parsedate_to_datetime(changed)).total_seconds() < SETTLED_SECONDS
+    except (TypeError, ValueError):  # one is no date, or one has a zone and the other none
+        return True
 
 
 class _Connection(HTTPConnection):

@@ -19,14 +19,12 @@ from changesource.metrics import RELOADS
 from changesource.models import ManagedReading
 from changesource.services.asking import Question
 from changesource.services.config_files import ManagedSources, shown_origin
-from changesource.services.configuration import noting_failure, serve_managed
+from changesource.services.configuration import hash_of, noting_failure, serve_managed
 from changesource.services.inspection import inspector
-from changesource.store import readings
+from changesource.store import mappings, readings
 from changesource.store.readings import Result
 
 logger = logging.getLogger(__name__)
-# How often two sources that changed are read once more, until they are of one moment.
-ROUNDS: Final = 3
 MAX_TOLD: Final = 100
 
 
@@ -47,6 +45,7 @@ class Reloading:
         self._chosen = chosen
         self._sources = ManagedSources(chosen)
         self._settled = False
+        self._content_hash = ""
         self._told: set[str] = set()
         # In a thread of its own, which ends with the process: a download may take long, and the resolving of names for
         # ever.
@@ -102,18 +101,17 @@ class Reloading:
     def _reload(self) -> ManagedReading.Result:
         with noting_failure():
             self._read()
-            spec = None if self._settled else self._sources.specification()
-        if spec is None:
-            readings.note(Result.UNCHANGED)
-            return Result.UNCHANGED
+            if self._settled and self._content_hash == mappings.latest_content():
+                readings.note(Result.UNCHANGED)
+                return Result.UNCHANGED
+            # It is new, or another process gave another one, or the database was restored.
+            spec = self._sources.specification()
+        self._content_hash = hash_of(spec)
         return serve_managed(spec, shown_origin(self._chosen), inspector())
 
     def _read(self) -> None:
         changed = self._sources.read()
         # Before more is read, which may fail.
         self._settled = self._settled and not changed
-        for _ in range(ROUNDS):
-            if not (changed and self._sources.are_two):
-                return
-            # One may have changed between the reading of the other and its own.
-            changed = self._sources.read()
+        if changed:
+            self._sources.read_until_of_one_moment()

@@ -26,6 +26,7 @@ from changesource.exceptions import (
     KeyNotUnique,
     SettingError,
     SourceUnavailable,
+    ZerosourceError,
 )
 from changesource.mapping.questions import questions_of
 from changesource.mapping.rows import compile_table
@@ -33,7 +34,7 @@ from changesource.services import configuration
 from changesource.services.inspection import inspector
 from changesource.services.runtime import mongodb_uri
 from changesource.sources.mongodb.source import MongoSource
-from changesource.store import api_keys
+from changesource.store import api_keys, mappings
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -161,17 +162,28 @@ def first_api_key(chosen: Settings) -> str | None:
 
 
 def load_mappings(chosen: Settings) -> None:
-    """Read the managed mappings; retries while none was ever loaded, then raises ``ConfigurationUnavailable``."""
+    """Read the managed mappings. Where they cannot be used, what was loaded before is served on, if anything was.
+
+    Else it tries again where that may help, and then raises what ``load_managed`` does.
+    """
     backoff = Backoff("mappings", first=1.0)
     for attempt in range(LOAD_TRIES):
         try:
             configuration.load_managed(chosen, inspector())
             return
-        except (ConfigurationUnavailable, SourceUnavailable) as error:
-            if attempt == LOAD_TRIES - 1:
+        except ZerosourceError as error:
+            passing = isinstance(error, ConfigurationUnavailable | SourceUnavailable)
+            if passing and attempt < LOAD_TRIES - 1:
+                logger.warning("mappings cannot be loaded, trying again", extra={"error": str(error)})
+                backoff.block()
+            elif mappings.latest_content() is None:
                 raise
-            logger.warning("mappings cannot be loaded, trying again", extra={"error": str(error)})
-            backoff.block()
+            else:
+                logger.warning(
+                    "managed mappings cannot be used, keeping the last ones",
+                    extra={"code": error.code, "why": error.message},
+                )
+                return
 
 
 def check_source(chosen: Settings) -> None:

@@ -147,15 +147,24 @@ def conditions_in(request: str) -> list[str]:
     return [line for line in request.splitlines() if line.startswith("If-")]
 
 
+LAST_MODIFIED = "Last-Modified: Thu, 01 Jan 2026 00:00:00 GMT"
+
+
 @pytest.mark.parametrize(
     ("given", "asked"),
     [
         (['ETag: "a"'], ['If-None-Match: "a"']),
         (['ETag: W/"a"'], ['If-None-Match: W/"a"']),
         (
-            ['ETag: "a"', "Last-Modified: Thu, 01 Jan 2026 00:00:00 GMT"],
+            ['ETag: "a"', LAST_MODIFIED],
             ['If-None-Match: "a"', "If-Modified-Since: Thu, 01 Jan 2026 00:00:00 GMT"],
         ),
+        (
+            [LAST_MODIFIED, "Date: Thu, 01 Jan 2026 00:00:02 GMT"],
+            ["If-Modified-Since: Thu, 01 Jan 2026 00:00:00 GMT"],
+        ),
+        (['ETag: "a"', LAST_MODIFIED, "Date: Thu, 01 Jan 2026 00:00:01 GMT"], []),
+        ([LAST_MODIFIED, "Date: today"], []),
         (["ETag: " + "a" * 1001], []),
         (["ETag: \x07", "Last-Modified: \xe9"], []),
         ([], []),

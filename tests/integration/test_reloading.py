@@ -11,17 +11,20 @@ from dataclasses import replace
 from functools import partial
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from time import time
 from typing import Any
 
 import pytest
 
 from changesource.conf import Settings, read_settings
-from changesource.exceptions import SourceUnavailable
+from changesource.exceptions import MappingError, SourceUnavailable
 from changesource.mapping.questions import Answers
-from changesource.models import ManagedReading, MappingRevision, TableMapping
+from changesource.models import ManagedContent, ManagedReading, MappingRevision, TableMapping
 from changesource.services import reloading as module
+from changesource.services.config_files import ROUNDS
 from changesource.services.configuration import import_specification, load_managed
 from changesource.services.reloading import Reloading, until_next
+from changesource.services.startup import load_mappings
 from changesource.store.readings import Result
 from tests.integration.test_configuration import entry, served, served_names, spec_of
 
@@ -118,6 +121,68 @@ def test_an_older_content_is_held_back_and_told_once(source: FileSource, caplog:
     load_managed(source.settings, again=True)
     assert source.once() == "unchanged"
     assert served_names() == ["a"]
+
+
+def test_nothing_at_all_is_taken_on_purpose_alone(source: FileSource) -> None:
+    """A server that answers with an empty object for a while would take all rows from all replicas, and keep them."""
+    first = source.path.read_bytes()
+    for nothing in ({}, {"tables": {}, "publications": {"some": []}}):
+        source.write(nothing)
+        assert source.once() == "failed"
+    assert read() == ("failed", "ZS110")
+    source.path.write_bytes(first)
+    assert source.once() == "unchanged"
+    assert served_names() == ["a"]
+    source.write({})
+    load_managed(source.settings, again=True)
+    assert (source.once(), served_names()) == ("unchanged", [])
+    source.write({"b": entry(idType="string")})
+    assert (source.once(), served_names()) == ("loaded", ["b"])
+
+
+def test_what_is_wrong_is_quoted_in_part(source: FileSource, caplog: pytest.LogCaptureFixture) -> None:
+    """It is kept and logged: a key of the file may have megabytes."""
+    source.write({"a": entry(**{"x" * 1_000_000: 1})})
+    assert source.once() == "failed"
+    assert len(ManagedReading.objects.get().problem) < 3000
+    assert all(len(str(vars(record).get("why", ""))) < 3000 for record in caplog.records)
+
+
+def test_a_start_serves_on_what_was_loaded_before(source: FileSource, caplog: pytest.LogCaptureFixture) -> None:
+    """A process that is started anew while the file is wrong would leave its replicas alone until that is corrected."""
+    for content in ("{", json.dumps({"c": entry(primaryKey=["none"])})):
+        source.path.write_text(content)
+        caplog.clear()
+        load_mappings(source.settings)
+        (told,) = [record for record in caplog.records if record.getMessage() == KEPT]
+        assert told.code == "ZS110"  # type: ignore[attr-defined]
+        assert read() == ("failed", "ZS110")
+        assert served_names() == ["a"]
+    ManagedContent.objects.all().delete()
+    with pytest.raises(MappingError):
+        load_mappings(source.settings)
+
+
+def test_what_another_process_gave_is_seen(source: FileSource, tmp_path: Path) -> None:
+    """Though the own file is the same: two processes may be given different ones, which operators must know."""
+    assert source.once() == "unchanged"
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps({"b": entry(idType="string")}), encoding="utf-8")
+    load_managed(replace(source.settings, table_mappings_file=other))
+    assert [source.once(), source.once()] == ["older", "older"]
+    assert served_names() == ["b"]
+
+
+def test_a_database_that_was_restored_is_brought_up_to_date(source: FileSource) -> None:
+    assert source.once() == "unchanged"
+    (first,) = ManagedContent.objects.all()
+    source.write({"b": entry(idType="string")})
+    assert [source.once(), source.once()] == ["loaded", "unchanged"]
+    ManagedContent.objects.exclude(pk=first.pk).delete()
+    MappingRevision.objects.order_by("-number")[0].delete()
+    TableMapping.objects.update(name="a")
+    assert source.once() == "loaded"
+    assert served_names() == ["b"]
 
 
 def test_a_table_of_the_same_name_stands_in_the_way_for_a_while(source: FileSource) -> None:
@@ -296,6 +361,20 @@ def test_two_are_read_until_they_are_of_one_moment(two: Two) -> None:
     assert MappingRevision.objects.count() == 2
 
 
+def test_at_the_start_too_they_are_of_one_moment(two: Two) -> None:
+    """Else a new table would be that of the collection of its own name, until both are read again."""
+    asked: list[int] = []
+
+    def published_after_the_first() -> None:
+        asked.append(1)
+        two.mappings = mappings(a="one", b="two") if len(asked) > 1 else mappings(a="one")
+
+    two.schema, two.moment = schema("a", "b"), published_after_the_first
+    load_managed(two.settings)
+    assert {table.name: table.collection for table in served().tables} == {"a": "one", "b": "two"}
+    assert MappingRevision.objects.count() == 2
+
+
 def test_two_that_never_stay_the_same_are_taken_all_the_same(two: Two) -> None:
     """Some servers write the same content otherwise each time."""
     asked: list[int] = []
@@ -307,34 +386,63 @@ def test_two_that_never_stay_the_same_are_taken_all_the_same(two: Two) -> None:
     two.moment, two.mappings = otherwise, mappings(b="two")
     two.schema = schema("b")
     assert two.reloading.once() is Result.LOADED
-    assert len(asked) == 1 + module.ROUNDS
+    assert len(asked) == 1 + ROUNDS
     assert two.reloading.once() is Result.UNCHANGED
+
+
+class FileServer:
+    """A mappings file behind a web server that tells its versions apart by ``Last-Modified`` alone."""
+
+    def __init__(self, folder: Path, web: Callable[[Any], str]) -> None:
+        self.statuses: list[int] = []
+        statuses = self.statuses
+
+        class Files(SimpleHTTPRequestHandler):
+            """Answers with files, and notes how."""
+
+            def send_response(self, code: int, message: str | None = None) -> None:
+                statuses.append(code)
+                super().send_response(code, message)
+
+            def log_message(self, format: str, *args: object) -> None:
+                """Say nothing."""
+
+        self.file = folder / "mappings.json"
+        self.write("a", age=60)
+        place = web(partial(Files, directory=str(folder)))
+        chosen = read_settings({"TABLE_MAPPINGS_URL": f"http://{place}/mappings.json"}, folder)
+        load_managed(chosen)
+        self.reloading = Reloading(chosen)
+
+    def write(self, table: str, age: float) -> None:
+        self.file.write_bytes(json.dumps({table: entry(idType="string")}).encode())
+        self.cut(None, age)
+
+    def cut(self, size: int | None, age: float) -> None:
+        self.file.write_bytes(self.file.read_bytes()[:size])
+        os.utime(self.file, (time() - age, time() - age))
 
 
 def test_a_web_server_that_knows_times_alone(tmp_path: Path, web: Callable[[Any], str]) -> None:
     """It is asked by ``Last-Modified``."""
-    statuses: list[int] = []
+    server = FileServer(tmp_path, web)
+    assert [server.reloading.once() for _ in range(3)] == [Result.UNCHANGED] * 3
+    assert server.statuses == [200, 200, 304, 304]
+    server.write("b", age=30)
+    assert server.reloading.once() is Result.LOADED
+    assert server.statuses[-1] == 200
 
-    class Files(SimpleHTTPRequestHandler):
-        """Answers with files, and notes how."""
 
-        def send_response(self, code: int, message: str | None = None) -> None:
-            statuses.append(code)
-            super().send_response(code, message)
-
-        def log_message(self, format: str, *args: object) -> None:
-            """Say nothing."""
-
-    file = tmp_path / "mappings.json"
-    file.write_bytes(json.dumps({"a": entry(idType="string")}).encode())
-    place = web(partial(Files, directory=str(tmp_path)))
-    chosen = read_settings({"TABLE_MAPPINGS_URL": f"http://{place}/mappings.json"}, tmp_path)
-    load_managed(chosen)
-    reloading = Reloading(chosen)
-    assert [reloading.once() for _ in range(3)] == [Result.UNCHANGED] * 3
-    assert statuses == [200, 200, 304, 304]
-    file.write_bytes(json.dumps({"b": entry(idType="string")}).encode())
-    later = file.stat().st_mtime + 5
-    os.utime(file, (later, later))
-    assert reloading.once() is Result.LOADED
-    assert statuses[-1] == 200
+def test_a_file_that_is_read_while_it_is_written(tmp_path: Path, web: Callable[[Any], str]) -> None:
+    """The rest of it comes within the same second, which for ``Last-Modified`` is the same version."""
+    server = FileServer(tmp_path, web)
+    assert server.reloading.once() is Result.UNCHANGED
+    server.write("b", age=-30)  # however slow this machine is
+    whole, moment = server.file.read_bytes(), server.file.stat().st_mtime
+    server.cut(20, age=-30)
+    os.utime(server.file, (moment, moment))
+    assert server.reloading.once() is Result.FAILED
+    server.file.write_bytes(whole)
+    os.utime(server.file, (moment, moment))
+    assert server.reloading.once() is Result.LOADED
+    assert served_names() == ["b"]

@@ -147,6 +147,11 @@ def test_what_has_no_meaning_is_told_once_each(tmp_path: Path) -> None:
     [
         ("zero: {auth: {token: [hunter2", "config.yml is not YAML (line 1)"),
         ("- hunter2", "config.yml holds no settings"),
+        ("{valid: 2025-02-30, zero: {auth: {token: hunter2}}}", "config.yml is not YAML"),
+        ("{mask: 0x_, zero: {auth: {token: hunter2}}}", "config.yml is not YAML"),
+        ("{a: !!bool hunter2}", "config.yml is not YAML"),
+        ("{a: !!timestamp hunter2}", "config.yml is not YAML"),
+        ("schema: {schemaFile: ~nobody-at-all/hunter2}", "schema.schemaFile of config.yml begins with ~"),
         ("zero: {auth: {token: 1234567890123456}}", "zero.auth.token of config.yml must be text"),
         ("zero: {auth: {token: 'hunter2,and-more-of-it'}}", "zero.auth.token of config.yml has a comma or blanks"),
         ("auth: {token: hunter2}", "auth.token of config.yml, as CHANGE_SOURCE_API_KEYS has a key of fewer than 16"),

@@ -165,6 +165,11 @@ ALL = {"_id": str(OID), "name": "n", "secret": "s", "by": {"id": "u1", "mail": "
         ({"_id": 1, "name": 1}, {**ALL, "secret": None, "by": None}),
         ({"name": 1, "secret": 0}, {**ALL, "secret": None, "by": None}),
         ({"_id": 1, "by.id": 1}, {**ALL, "name": None, "secret": None, "by": {"id": "u1"}}),
+        ({"by": {"id": 1}}, {**ALL, "name": None, "secret": None, "by": {"id": "u1"}}),
+        ({"by": {"mail": 0}, "secret": 0}, {**ALL, "secret": None, "by": {"id": "u1"}}),
+        ({"by": {"id": True, "name": "$name"}}, {**ALL, "name": None, "secret": None, "by": {"id": "u1", "name": "n"}}),
+        ({"by": {"who": "$name"}}, {**ALL, "name": None, "secret": None, "by": {"who": "n"}}),
+        ({"by": {"$literal": {"id": 1}}}, {**ALL, "name": None, "secret": None, "by": {"id": 1}}),
         ({"by.id": 1, "name": "secret"}, {**ALL, "name": "s", "secret": None, "by": {"id": "u1"}}),
         (
             {"name": "$by.id", "count": {"$toInt": "$count"}},
@@ -181,7 +186,7 @@ def test_a_projection_shows_what_it_says_and_no_more(projection: Json, row: dict
     found = rows_of(mapped({"source": "c", "projection": projection}, **COLUMNS), DOCUMENT)
     assert found[-1] == row
     # `count` is a text, which does not fit where it is shown as it is.
-    everything = all(value in (0, False) for value in projection.values())  # type: ignore[union-attr]
+    everything = all(value in (0, False, {"mail": 0}) for value in projection.values())  # type: ignore[union-attr]
     assert found[:-1] == ["a value of type string does not fit a number column"] * everything
 
 

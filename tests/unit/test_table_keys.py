@@ -141,6 +141,19 @@ def test_a_joined_key_takes_object_ids_by_their_text():
     assert (rows, problem.column) == ([], "id")
 
 
+@pytest.mark.parametrize(("image", "length"), [("$hexToBase64Url", 16), ("$toString", 24)])
+@pytest.mark.parametrize("separator", ["-", "_", "a"])
+def test_a_joined_key_takes_every_object_id(image, length, separator):
+    """Each fifth has a - or a _ in base64url; but all are as long, so that none can be taken for another."""
+    identities = [ObjectId(f"{number * 0x9E3779B97F4A7C15 % 2**96:024x}") for number in range(1, 300)]
+    text = {image: "$_id"}
+    for parts, place in (([text, separator, "$m"], slice(length)), (["$m", separator, text], slice(-length, None))):
+        spec = replace(NOTE, columns=(ColumnSpec("id", "string", expression={"$concat": parts}),), id_type="objectId")
+        found = [rows_and_problems(spec, {"_id": identity, "m": "-_a"}) for identity in identities]
+        assert not any(problems for _, problems in found)
+        assert len({row["id"][place] for rows, _ in found for row in rows}) == len(identities)
+
+
 NO_KEYS = [
     ({"expression": {"$toLower": "$_id"}}, {}, ".primaryKey", "id shows neither"),
     ({"expression": {"$concat": ["$_id", "$x"]}}, {}, ".primaryKey", "two documents could have one key"),

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 # One for each batch of a snapshot, and many that wait for changes: those that are asked of them tell more.
 LEFT_OUT = frozenset({"getMore", "killCursors"})
+# Of one that nobody waits for any more, the driver tells no end.
+MOST_UNDER_WAY = 1000
 
 
 class CommandSpans(CommandListener):
@@ -46,6 +48,10 @@ class CommandSpans(CommandListener):
         if isinstance(collection, str):
             attributes["db.collection.name"] = collection
             name = f"{operation} {collection}"
+        if len(self._spans) >= MOST_UNDER_WAY:
+            oldest = self._spans.pop(next(iter(self._spans)))
+            oldest.set_attribute("zerosource.cancelled", True)
+            oldest.end()
         self._spans[event.request_id] = tracing.tracer().start_span(name, kind=SpanKind.CLIENT, attributes=attributes)
 
     def succeeded(self, event: CommandSucceededEvent) -> None:
