@@ -171,7 +171,7 @@ class ReplicaSession:
             self._deliveries.close()
             for task in helpers:
                 task.cancel()
-            await self._write_progress("disconnected" if self._state != "reset" else "reset")
+            await self._note_end()
             await self.faults.flush()
 
     async def _end(self, error: ZerosourceError) -> None:
@@ -467,6 +467,16 @@ class ReplicaSession:
             if now != written or monotonic() - at >= PROGRESS_AGAIN_SECONDS:
                 written, at = now, monotonic()
                 await self._write_progress(self._state, now[-1])
+
+    async def _note_end(self) -> None:
+        """Write the last state, also where this is cancelled: zero-cache is gone as soon as it hears of a reset."""
+        state = "reset" if self._state == "reset" else "disconnected"
+        writing = asyncio.create_task(self._write_progress(state), name="replica-end")
+        try:
+            await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            await writing  # for two seconds at most
+            raise
 
     async def _write_progress(self, state: str, rows_per_second: float = 0.0, *, connected: bool = False) -> None:
         copied, message = self._progress, self._message

@@ -11,7 +11,9 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import replace
-from time import monotonic
+from functools import wraps
+from time import monotonic, sleep
+from typing import Any
 
 import pytest
 from channels.db import database_sync_to_async
@@ -35,12 +37,13 @@ from changesource.services.replay import batches
 from changesource.services.subscriber import Subscriber
 from changesource.services.watcher import Revision, Watcher
 from changesource.sources.scripted import Call, ScriptedSource, Write
+from changesource.store import watermarks
 from changesource.stream.batches import Batch
 from changesource.stream.grouping import Bounds
 from changesource.stream.transform import Transform
 from tests.harness.chat import CHANNEL, CHAT, MESSAGE, compiled, expected, shown
 from tests.harness.layers import FaultyLayer
-from tests.harness.link import LIMITS, Replica
+from tests.harness.link import LIMITS, Connection, Replica
 from tests.harness.waiting import until
 from tests.harness.writers import Writer
 
@@ -293,8 +296,36 @@ async def reset_code(replica: Replica) -> str:
     assert replica.model.reset is not None
     code: str = replica.model.reset["errorDetails"]["code"]
     assert replica.model.reset["message"].startswith(code)
+    print("OUT", monotonic())
     assert (await row()).state == "reset"
     return code
+
+
+async def test_a_reset_is_noted_though_the_replica_is_gone_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """zero-cache closes the connection as soon as it hears, while the database is still told that it had connected."""
+    note_progress, send = watermarks.note_progress, Connection._send
+    written: list[bool] = []
+
+    @wraps(note_progress)
+    def slow(*args: Any, connected: bool = False) -> None:
+        sleep(0.2)
+        note_progress(*args, connected=connected)
+        written.append(connected)
+
+    async def sends_late(self: Connection, frame: str) -> None:
+        await asyncio.sleep(0.05)
+        await send(self, frame)
+
+    it = Place()
+    replica = it.replica("places")
+    await replica.sync()
+    replica.mapping = compiled(MESSAGE, TableSpec(**{**CHAT.__dict__, "filter": {"kind": "x"}}), CHANNEL)
+    monkeypatch.setattr(watermarks, "note_progress", slow)
+    monkeypatch.setattr(Connection, "_send", sends_late)
+    async with replica.connection() as connection:
+        await connection.until(lambda: replica.model.reset is not None)
+    assert written == [True, False]
+    assert (await row()).state == "reset"
 
 
 async def test_history_that_was_lost_resets() -> None:
