@@ -95,8 +95,12 @@ def _wished(environment: Mapping[str, str]) -> bool:
 
 
 def _secrets(environment: Mapping[str, str]) -> list[str]:
-    """The headers that are given, the longest first: a wrong one is quoted by OpenTelemetry's log."""
+    """What its log may quote and must not tell, the longest first: wrong headers, and the user and query of URLs."""
     parts = [part.strip() for name in HEADERS for part in environment.get(name, "").split(",")]
+    for name in ENDPOINTS:
+        url, _, query = environment.get(name, "").strip().partition("?")
+        # Not parsed: it may be no URL.
+        parts += [query, url.rpartition("@")[0].rpartition("//")[2]]
     return sorted(filter(None, parts), key=len, reverse=True)
 
 

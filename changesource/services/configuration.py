@@ -191,16 +191,24 @@ def load_managed(
     chosen = chosen or settings()
     if not chosen.has_managed_source:
         return store.latest_revision()
-    try:
-        with noting_failure():
-            spec = read_managed(chosen)
-    except ConfigurationUnavailable as exc:
-        if store.latest_content() is None:
-            raise
-        logger.warning("managed mappings unreachable, keeping the last ones", extra={"reason": exc.message})
-        return store.latest_revision()
-    if serve_managed(spec, shown_origin(chosen), inspect, again=again) is Result.OLDER:
-        logger.warning("managed mappings are older ones that were replaced; manage.py reloadmappings brings them back")
+    for _ in range(PUBLISHING_TRIES):
+        since = store.latest_content()
+        try:
+            with noting_failure():
+                spec = read_managed(chosen)
+        except ConfigurationUnavailable as exc:
+            if since is None:
+                raise
+            logger.warning("managed mappings unreachable, keeping the last ones", extra={"reason": exc.message})
+            break
+        result = serve_managed(spec, shown_origin(chosen), inspect, since=since, again=again)
+        if result is Result.OLDER:
+            logger.warning(
+                "managed mappings are older ones that were replaced; manage.py reloadmappings brings them back"
+            )
+        if result is not Result.UNCHANGED or store.latest_content() == hash_of(spec):
+            break
+        # Another process was faster: what it took may be the newer one, or of another file.
     return store.latest_revision()
 
 
@@ -215,11 +223,12 @@ def noting_failure() -> Iterator[None]:
 
 
 def serve_managed(
-    spec: Specification, origin: str, inspect: Inspect | None, *, again: bool = False
+    spec: Specification, origin: str, inspect: Inspect | None, *, since: str | None, again: bool = False
 ) -> ManagedReading.Result:
     """Serve what the managed source gave, unless it was loaded before; ``again`` and errors are as in ``load_managed``.
 
-    What comes of it is what operators see.
+    ``since`` is the hash of the content that had taken effect last before it was read: where another one has since,
+    that may be the newer one, and nothing is done. What comes of it is what operators see.
     """
     content_hash = hash_of(spec)
     with noting_failure():
@@ -228,13 +237,15 @@ def serve_managed(
         elif not again and store.is_known_content(content_hash):
             result = Result.OLDER
         else:
-            took = _take_managed(spec, content_hash, origin, inspect, again=again)
+            took = _take_managed(spec, content_hash, origin, inspect, since=since, again=again)
             result = Result.LOADED if took else Result.UNCHANGED
     readings.note(result)
     return result
 
 
-def _take_managed(spec: Specification, content_hash: str, origin: str, inspect: Inspect | None, *, again: bool) -> bool:
+def _take_managed(
+    spec: Specification, content_hash: str, origin: str, inspect: Inspect | None, *, since: str | None, again: bool
+) -> bool:
     """Replace the managed tables and publications by those of ``spec`` and serve them; False where another process did.
 
     Beside them is served what was served before: publishing edits made in the admin is left to operators.
@@ -257,8 +268,10 @@ def _take_managed(spec: Specification, content_hash: str, origin: str, inspect: 
         served = to_serve(merged, inspect)
 
         def finish() -> bool:
-            if not store.note_content(content_hash, origin) and not again:
-                return False  # another process was faster
+            # Another process may be faster.
+            if not again and (store.latest_content() != since or store.is_known_content(content_hash)):
+                return False
+            store.note_content(content_hash, origin)
             gone = basis.managed_tables - {table.name for table in spec.tables}
             store.remove_managed(gone, basis.managed_publications - set(spec.publications))
             store.save(spec, managed_by=origin)

@@ -99,6 +99,7 @@ class Reloading:
             )
 
     def _reload(self) -> ManagedReading.Result:
+        since = mappings.latest_content()
         with noting_failure():
             self._read()
             if self._settled and self._content_hash == mappings.latest_content():
@@ -107,7 +108,7 @@ class Reloading:
             # It is new, or another process gave another one, or the database was restored.
             spec = self._sources.specification()
         self._content_hash = hash_of(spec)
-        return serve_managed(spec, shown_origin(self._chosen), inspector())
+        return serve_managed(spec, shown_origin(self._chosen), inspector(), since=since)
 
     def _read(self) -> None:
         changed = self._sources.read()

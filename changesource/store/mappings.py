@@ -199,13 +199,8 @@ def is_known_content(content_hash: str) -> bool:
     return ManagedContent.objects.filter(content_hash=content_hash).exists()
 
 
-def note_content(content_hash: str, loaded_from: str) -> bool:
-    """Keep that a managed content takes effect now; False where it was loaded before (by another process, perhaps)."""
-    content, made = ManagedContent.objects.get_or_create(
-        content_hash=content_hash, defaults={"loaded_from": loaded_from}
+def note_content(content_hash: str, loaded_from: str) -> None:
+    """Keep that a managed content takes effect now."""
+    ManagedContent.objects.update_or_create(
+        content_hash=content_hash, defaults={"loaded_from": loaded_from, "loaded_at": timezone.now()}
     )
-    if not made:
-        content.loaded_from = loaded_from
-        content.loaded_at = timezone.now()
-        content.save(update_fields=("loaded_from", "loaded_at"))
-    return made

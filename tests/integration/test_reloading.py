@@ -228,6 +228,47 @@ def test_another_process_is_faster(source: FileSource, monkeypatch: pytest.Monke
     assert MappingRevision.objects.count() == 2
 
 
+@pytest.mark.parametrize("starts", [False, True])
+def test_another_process_has_read_a_newer_one(
+    source: FileSource, monkeypatch: pytest.MonkeyPatch, starts: bool
+) -> None:
+    """It is served before this one has got through: the older one is not taken, and the newer one not held back."""
+
+    def inspect(wanted: object) -> dict[str, Answers]:
+        monkeypatch.setattr(module, "inspector", lambda: None)
+        source.write({"c": entry(idType="string")})
+        load_managed(source.settings)
+        return {}
+
+    source.once()
+    source.write({"b": entry(idType="string")})
+    if starts:
+        load_managed(source.settings, inspect)
+    else:
+        monkeypatch.setattr(module, "inspector", lambda: inspect)
+        source.once()
+    assert served_names() == ["c"]
+    assert [source.once(), source.once()] == ["unchanged", "unchanged"]
+    assert MappingRevision.objects.count() == 2
+
+
+def test_a_start_takes_its_own_beside_another_process(source: FileSource, tmp_path: Path) -> None:
+    """That one has another file, and is faster."""
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps({"c": entry(idType="string")}), encoding="utf-8")
+    others: list[Settings] = [replace(source.settings, table_mappings_file=other)]
+
+    def inspect(wanted: object) -> dict[str, Answers]:
+        if others:
+            load_managed(others.pop())
+        return {}
+
+    source.write({"b": entry(idType="string")})
+    load_managed(source.settings, inspect)
+    assert served_names() == ["b"]
+    assert source.once() == "unchanged"
+
+
 def test_all_processes_read_at_the_same_moments() -> None:
     assert [until_next(60, now) for now in (0.0, 1.0, 59.5, 60.0, 6_000_000_030.0)] == [60, 59, 0.5, 60, 30]
 

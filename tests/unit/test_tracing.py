@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 
@@ -88,3 +89,21 @@ def test_what_keeps_traces_from_being_sent_is_told(
     (record,) = [record for record in caplog.records if record.name == "changesource.tracing"]
     assert (record.levelname, record.getMessage()) == ("WARNING", "traces are not sent")
     assert why in vars(record)["why"]
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "quoted"),
+    [
+        ("http://collector:9/v1/traces?key=hunter2", "Max retries exceeded with url: /v1/traces?key=hunter2"),
+        ("http://me:hunter2@/v1", "Invalid URL 'http://me:hunter2@/v1': No host supplied"),
+        ("me:hunter2@collector:9", "No connection adapters were found for 'me:hunter2@collector:9'"),
+    ],
+)
+def test_the_log_has_nothing_secret_of_the_endpoint(
+    endpoint: str, quoted: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    handler = tracing._Once(tracing._secrets({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": endpoint}))
+    handler.handle(logging.LogRecord("opentelemetry", logging.WARNING, "", 0, "%s", (quoted,), None))
+    (record,) = caplog.records
+    assert "***" in vars(record)["what"]
+    assert "hunter2" not in vars(record)["what"]
