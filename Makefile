@@ -52,8 +52,8 @@ lint: install
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Two files at a time, those that take longest first.
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+# Three files at a time, since most of their time is waiting, those that take longest first.
+PYTEST := $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 test: services lint
 	$(PYTEST) -m "not slow" $(TESTS)

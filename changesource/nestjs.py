@@ -17,7 +17,7 @@ import yaml
 from .exceptions import SettingError
 
 DEFAULT_FILE: Final = "config.yml"
-MAX_BYTES: Final = 1024 * 1024
+MAX_BYTES: Final = 64 * 1024
 
 # What PyYAML lets through of a value that is none of its type, such as the 30th of February, or nests too deep.
 UNFORESEEN: Final = (AttributeError, LookupError, RecursionError, ValueError)
@@ -153,7 +153,7 @@ def _places(path: Path) -> dict[str, object]:
         line = f" (line {mark.line + 1})" if mark else ""
         raise SettingError(f"CONFIG_FILE: {path.name} is not YAML{line}.") from None
     if not isinstance(data, dict):
-        raise SettingError(f"CONFIG_FILE: {path.name} holds no settings: it must be a YAML mapping of at most 1 MiB.")
+        raise SettingError(f"CONFIG_FILE: {path.name} holds no settings: it must be a YAML mapping of at most 64 KiB.")
     known = (*PLACES, *WITHOUT_MEANING, *REFUSED, "schema.source")
     found = {place: value for place in known if (value := _at(data, place)) is not None}
     for place, problem in REFUSED.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import Any
 
+import pytest
 from pymongo.database import Database
 
 from devtools.processes import wait_until
@@ -17,6 +18,7 @@ WRITES = 400
 PEOPLE, PLACES = ["user", "note"], ["chat", "channel", "item"]
 
 
+@pytest.mark.slow
 def test_two_zero_caches_on_one_server_and_an_edit_of_one(
     deployment: DeploymentFactory, mongodb: MongoServer, mongo: Database[Any], zero_cache: ZeroCacheFactory
 ) -> None:
