@@ -209,6 +209,8 @@ def reached(process: ManagedProcess, done: Callable[[str], object]) -> bool:
 def main() -> int:
     """Follow the path, and say how long each step took; what was said is kept where it failed."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    # A script's background job ignores Ctrl-C, and so would all that it starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if os.geteuid():
         print("Only root can make a Debian in a folder: repeat this as root.", file=sys.stderr)
         return 1
