@@ -17,7 +17,7 @@ from pymongo import MongoClient
 
 from devtools.node import PROJECT
 from devtools.processes import ManagedProcess, free_port
-from tests.harness.environment import blank_environment
+from tests.harness.environment import newcomers_environment
 
 pytestmark = pytest.mark.slow
 # Packages are downloaded and installed.
@@ -35,8 +35,7 @@ def make(tmp_path: Path) -> Iterator[Make]:
     """Runs a target in a clone of what is committed, under this environment without any setting of the project's."""
     clone = tmp_path / "zerosource"
     subprocess.run(["git", "clone", "--quiet", "--no-hardlinks", str(PROJECT), str(clone)], check=True)
-    outside = {name: value for name, value in os.environ.items() if not name.startswith(("ZERO_", "DJANGO_", "MAKE"))}
-    outside = {name: value for name, value in outside.items() if name not in blank_environment()}
+    outside = newcomers_environment()
     with ExitStack() as stack:
 
         def run(target: str, **settings: str) -> ManagedProcess:

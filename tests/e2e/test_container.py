@@ -117,6 +117,7 @@ def test_nothing_that_builds_is_left(built: Image) -> None:
     assert sorted(
         path.name for path in (built.root / "opt/zerosource/app").iterdir() if path.name != "__pycache__"
     ) == [
+        "LICENSE",
         "changesource",
         "manage.py",
         "templates",

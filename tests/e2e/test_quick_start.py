@@ -19,7 +19,7 @@ from devtools.node import MODULES, PROJECT, SCRIPTS
 from devtools.processes import ManagedProcess, free_port
 from tests.conftest import MongoServer
 from tests.harness.documentation import DOCS, blocks, commands
-from tests.harness.environment import blank_environment
+from tests.harness.environment import newcomers_environment
 
 pytestmark = pytest.mark.slow
 PAGE = DOCS / "quick-start.md"
@@ -47,8 +47,7 @@ def terminal(tmp_path: Path, ports: dict[str, str]) -> Iterator[Terminal]:
     (clone / MODULES.relative_to(PROJECT)).symlink_to(MODULES.resolve())
     for requirements in clone.glob("requirements*.txt"):
         os.utime(requirements, (0, 0))  # older than what is installed
-    outside = {name: value for name, value in os.environ.items() if not name.startswith(("ZERO_", "DJANGO_", "MAKE"))}
-    outside = {name: value for name, value in outside.items() if name not in blank_environment()}
+    outside = newcomers_environment()
     outside |= {"PORT": ports["3000"], "ZERO_PORT": ports["4848"]}
     outside |= {"ZERO_UPSTREAM_DB": f"ws://localhost:{ports['3000']}/changes/v0/stream"}
     with ExitStack() as stack:

@@ -125,7 +125,7 @@ class Faults:
 
     async def mappings_cannot_be_read(self) -> None:
         """They are no JSON of ours any more. The last good one is kept, by which all that follows goes on."""
-        self.are_quiet("ZerosourceMappingsFail")
+        await self.quiet("ZerosourceMappingsFail")
         self.place.configure(mappings=[])
         await self.fires("ZerosourceMappingsFail")
 
