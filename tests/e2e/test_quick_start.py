@@ -106,8 +106,10 @@ def test_the_quick_start_with_ones_own_mongodb(terminal: Terminal, mongodb: Mong
     mongo.messages.insert_many([{"text": "One"}, {"text": "Two"}])
     own = mongodb.uri.replace("/?", f"/{mongo.name}?")
     served = terminal(commands(PAGE, "MONGODB_URI=").replace(OWN, own), "run")
-    served.wait_until(lambda: "watching" in served.log_text(), "make run to serve", 60)
+    served.wait_until(lambda: "/healthz" in served.log_text(), "make run to serve", 60)
+    assert "watching" not in served.log_text()
     said = done(terminal(commands(PAGE, "export DEBUG=1 MONGODB_URI").replace(OWN, own), "map"), "mapping")
     assert "made: note" in said
+    served.wait_until(lambda: "watching" in served.log_text(), "the mapping to be served", 60)
     with MongoClient[Any](own) as client:
         assert set(client.get_default_database().list_collection_names()) == {"messages", "_zerosource"}
