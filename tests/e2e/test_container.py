@@ -9,9 +9,7 @@ import re
 import shlex
 import signal
 import stat
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ import pytest
 
 from devtools.processes import free_port, port_answers
 from tests.conftest import MongoServer
+from tests.harness.application import application
 from tests.harness.documentation import README
 from tests.harness.image import Container, Image, image
 from tests.harness.reader import Reader
@@ -62,26 +61,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
 @pytest.fixture
 def app() -> Iterator[int]:
     """The port of an application that answers at /schema."""
-
-    class Schema(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            body = json.dumps(SCHEMA).encode()
-            self.send_response(200 if self.path == "/schema" else 404)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Schema)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield server.server_port
-    server.shutdown()
-    server.server_close()
-    thread.join(10)
+    with application({"/schema": json.dumps(SCHEMA)}) as port:
+        yield port
 
 
 @pytest.fixture

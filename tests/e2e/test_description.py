@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,6 +13,7 @@ import pytest
 from pymongo.database import Database
 
 from tests.conftest import DeploymentFactory, MongoServer
+from tests.harness.application import application
 from tests.harness.deployment import Deployment
 from tests.harness.reader import Reader
 
@@ -41,26 +40,8 @@ EVENT = {"type": "insert", "table": "message", "key": {"id": "123"}, "value": {"
 @pytest.fixture
 def app() -> Iterator[str]:
     """Where an application answers at /schema and /table-mappings."""
-
-    class Answers(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            body = {"/schema": SCHEMA, "/table-mappings": MAPPING}[self.path].encode()
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-    thread.join(10)
+    with application({"/schema": SCHEMA, "/table-mappings": MAPPING}) as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 def check(place: Deployment, mongo: Database[Any]) -> None:
