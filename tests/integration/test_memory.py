@@ -15,10 +15,12 @@ from typing import Any
 import pytest
 from pymongo.database import Database
 
+from devtools.processes import wait_until
 from tests.conftest import DeploymentFactory, MongoServer, mongo_server
 from tests.harness.deployment import Server
 from tests.harness.memory import MIB, Memory
 from tests.harness.reader import Reader
+from tests.harness.scraping import scraped, value_of
 from tests.harness.tally import COLLECTION, MAPPINGS, MORE, TABLE, WARM, Tally, insert
 
 GROWTH = 64 * MIB
@@ -190,7 +192,7 @@ async def test_many_replicas(
 ) -> None:
     """All connect at once, as after a restart of the server; then they follow, and rest."""
     server = await warm_server(deployment, mongo)
-    width, before = 100, 100
+    width, before = 1_000, 100
     insert(mongo, range(before), width)
     total = before + 1 + changes + 1
     tallies = [Tally(width, total) for _ in range(replicas)]
@@ -206,12 +208,17 @@ async def test_many_replicas(
                 await asyncio.sleep(0.1)
         await writing
 
+    def followed() -> bool:
+        return value_of(scraped(f"{server.url}/metrics"), "zerosource_replica_reads_mongodb") == 0
+
     with Memory(server.pid) as memory:
         with memory.phase(f"{replicas} replicas sync at once"):
             await asyncio.gather(*(reader.sync() for reader in readers))
         following = [asyncio.create_task(reader.follow(ended.is_set)) for reader in readers]
         with memory.phase(f"{replicas} replicas connect"):
             await arrived(before + 1)
+            # One that reads by itself holds replies of MongoDB: of how many that is so would be chance.
+            await asyncio.to_thread(wait_until, followed, "every replica to be served by the watcher", 60)
         with memory.phase(f"{changes:,} changes for each"):
             await arrived(before + 1 + changes)
         with memory.phase("at rest"):
