@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -208,17 +208,21 @@ async def test_many_replicas(
                 await asyncio.sleep(0.1)
         await writing
 
-    def followed() -> bool:
-        return value_of(scraped(f"{server.url}/metrics"), "zerosource_replica_reads_mongodb") == 0
+    def served(name: str, **labels: str) -> float | None:
+        return value_of(scraped(f"{server.url}/metrics"), f"zerosource_replica_{name}", **labels)
+
+    async def shown(what: str, shows: Callable[[], bool]) -> None:
+        await asyncio.to_thread(wait_until, shows, what, 60)
 
     with Memory(server.pid) as memory:
         with memory.phase(f"{replicas} replicas sync at once"):
             await asyncio.gather(*(reader.sync() for reader in readers))
         following = [asyncio.create_task(reader.follow(ended.is_set)) for reader in readers]
         with memory.phase(f"{replicas} replicas connect"):
+            await shown("all to be connected", lambda: served("state", state="streaming") == replicas)
             await arrived(before + 1)
             # One that reads by itself holds replies of MongoDB: of how many that is so would be chance.
-            await asyncio.to_thread(wait_until, followed, "every replica to be served by the watcher", 60)
+            await shown("all to be served by the watcher", lambda: served("reads_mongodb") == 0)
         with memory.phase(f"{changes:,} changes for each"):
             await arrived(before + 1 + changes)
         with memory.phase("at rest"):
@@ -227,4 +231,6 @@ async def test_many_replicas(
         await arrived(total)
         await asyncio.gather(*following)
     assert {tally.count for tally in tallies} == {total} == {mongo[COLLECTION].estimated_document_count()}
+    # Piled up in the server, it would be seen.
+    assert changes * width > A_REPLICA * 1.3
     check(memory, A_REPLICA * replicas, capsys)
