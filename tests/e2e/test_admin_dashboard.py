@@ -68,7 +68,7 @@ def test_the_start_page_lives(deployment: DeploymentFactory, desk: Desk, secantu
             assert page.evaluate("window.neverLoadedAgain")
             started = time.monotonic()
             page.goto("/admin/", wait_until="domcontentloaded")
-            assert time.monotonic() - started < 3
+            assert time.monotonic() - started < 10  # by itself the driver would wait for 30 s
             expect(away).to_be_visible()
             expect(card).to_be_visible()
             assert axe(page) == []

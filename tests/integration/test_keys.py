@@ -190,7 +190,7 @@ async def test_a_use_is_written_once_a_minute_and_waited_for_by_nobody(
     hanging("note_use")
     began = asyncio.get_running_loop().time()
     Keys().used(key)
-    assert asyncio.get_running_loop().time() - began < 0.1
+    assert asyncio.get_running_loop().time() - began < 10  # it hangs for 30 s
 
 
 async def test_a_connection_that_lasts_is_a_use(monkeypatch: pytest.MonkeyPatch) -> None:
