@@ -9,7 +9,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, Protocol, get_args
+from typing import Literal, NamedTuple, Protocol, get_args
 
 from prometheus_client import REGISTRY, Counter, Gauge, Histogram, Info, disable_created_metrics
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -225,12 +225,20 @@ class Watching(Protocol):
         """How old the last change was when it was published, in seconds; None before the first."""
 
 
+class Reach(NamedTuple):
+    """How many seconds MongoDB's oplog reaches back, and how full it is, from 0 to 1."""
+
+    seconds: float
+    filled: float
+
+
 class Watchers(Collector):
-    """The watcher of this process, while it has one."""
+    """The watcher of this process, while it has one, and what is known of the oplog meanwhile."""
 
     def __init__(self) -> None:
         """Start without one."""
         self.watcher: Watching | None = None
+        self.oplog: Reach | None = None
 
     def collect(self) -> Iterator[Metric]:
         """Ask it."""
@@ -247,8 +255,17 @@ class Watchers(Collector):
             position.add_metric([], watcher.position >> 32)
             if (seconds := watcher.lag()) is not None:
                 lag.add_metric([], seconds)
-        yield position
-        yield lag
+        window = GaugeMetricFamily(
+            "zerosource_oplog_window_seconds", "How far back MongoDB's oplog reaches, as of a minute ago at most."
+        )
+        filled = GaugeMetricFamily(
+            "zerosource_oplog_filled_ratio",
+            "How full MongoDB's oplog is, from 0 to 1; before that it forgets nothing.",
+        )
+        if self.oplog is not None:
+            window.add_metric([], self.oplog.seconds)
+            filled.add_metric([], self.oplog.filled)
+        yield from (position, lag, window, filled)
 
 
 REPLICAS = Replicas()

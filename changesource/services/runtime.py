@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from functools import lru_cache
 from time import monotonic
 
@@ -22,7 +23,7 @@ from changesource.exceptions import (
     ZerosourceError,
 )
 from changesource.mapping.compiled import CompiledMapping
-from changesource.metrics import WATCHERS
+from changesource.metrics import WATCHERS, Reach
 from changesource.protocol.request import StreamRequest
 from changesource.services.bookkeeping import DATABASE_SECONDS, FaultLog, read, write
 from changesource.services.configuration import Published, acurrent
@@ -47,6 +48,8 @@ MAX_AGE = 0.5
 PREPARE_SECONDS = 60.0
 READINESS_SECONDS = 1.0
 PING_SECONDS = 2.0
+OPLOG_SECONDS = 60.0
+OPLOG_REFUSED_SECONDS = 3600.0
 
 
 def mongodb_uri(chosen: Settings) -> str:
@@ -213,11 +216,12 @@ class Runtime:
                 tasks.create_task(watcher.run(), name="watcher")
                 tasks.create_task(self.faults.run(), name="watcher-faults")
                 tasks.create_task(self._note(watcher), name="watcher-notes")
+                tasks.create_task(self._note_oplog(), name="oplog")
                 tasks.create_task(Mending(self.source, self._mapping).run(), name="row-errors")
                 tasks.create_task(keep_house(self.settings), name="housekeeping")
                 tasks.create_task(Reloading(self.settings).run(), name="reloading")
         finally:
-            WATCHERS.watcher = None
+            WATCHERS.watcher = WATCHERS.oplog = None
 
     async def _mapping(self) -> CompiledMapping:
         return (await self.revision()).mapping
@@ -229,6 +233,19 @@ class Runtime:
             if watcher.position != noted:
                 noted = watcher.position
                 await write(watermarks.note_watcher, noted)
+
+    async def _note_oplog(self) -> None:
+        """For the metrics alone: the admin asks by itself."""
+        while True:
+            oplog, pause = None, OPLOG_SECONDS
+            # Of a MongoDB that does not answer others say so.
+            with suppress(SourceUnavailable, SourceRefused):
+                oplog = await self.source.oplog()
+                if oplog is None:
+                    # It may not be read, and each question is a line in MongoDB's log.
+                    pause = OPLOG_REFUSED_SECONDS
+            WATCHERS.oplog = Reach(oplog.seconds, oplog.filled) if oplog else None
+            await asyncio.sleep(pause)
 
     async def close(self) -> None:
         """Close the connections to MongoDB."""

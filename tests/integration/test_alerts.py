@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pymongo import MongoClient
 from pymongo.database import Database
 from redis import Redis
 from websockets.asyncio.client import ClientConnection, connect
@@ -20,6 +21,7 @@ from websockets.exceptions import WebSocketException
 from devtools.processes import free_port, wait_until
 from devtools.prometheus import Prometheus, promtool
 from devtools.redis import RedisServer
+from devtools.secantusdb import SecantusDB
 from tests.conftest import DeploymentFactory, MongoServer
 from tests.harness.app import MAPPINGS, fill
 from tests.harness.deployment import Deployment
@@ -29,6 +31,15 @@ from tests.unit.test_monitoring import ALERT_TESTS, ALERTS, expressions
 
 pytestmark = pytest.mark.django_db(transaction=True)
 KEY = "the-key-of-the-replica"
+OPLOG = 10_000  # entries; all that is written before is fewer
+
+
+@pytest.fixture
+def mongodb(secantusdb: Callable[..., SecantusDB]) -> Iterator[MongoServer]:
+    """One whose oplog is soon full."""
+    own = secantusdb(oplog_entries=OPLOG)
+    with MongoClient[dict[str, Any]](own.uri) as client:
+        yield MongoServer(own.uri, client, is_secantusdb=True)
 
 
 def test_promtool_accepts_the_rules_and_they_fire_as_they_should(tmp_path: Path) -> None:
@@ -191,6 +202,15 @@ class Faults:
             self.mongo["items"].insert_one({"_id": "unfit"})  # has no name, and the table stops at that
             await self.fires("ZerosourceReplicaStopped")
 
+    async def the_oplog_is_short(self) -> None:
+        """It is full and forgets; a server asks how far it reaches as soon as it leads."""
+        await self.quiet("ZerosourceOplogShort")
+        for start in range(0, OPLOG, 1000):
+            self.mongo["of_others"].insert_many([{"n": number} for number in range(start, start + 1000)])
+        self.server.stop()
+        self.serve()
+        await self.fires("ZerosourceOplogShort")
+
 
 @pytest.mark.slow
 async def test_each_alert_fires_on_its_real_fault(
@@ -213,6 +233,7 @@ async def test_each_alert_fires_on_its_real_fault(
             await faults.a_snapshot_cannot_read()
             await faults.a_reader_stores_nothing()
             await faults.a_replica_meets_faults()
+            await faults.the_oplog_is_short()
     finally:
         redis.stop()
     assert faults.fired.keys() == set(re.findall(r"- alert: (\w+)", ALERTS.read_text()))

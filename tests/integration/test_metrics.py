@@ -11,12 +11,17 @@ import pytest
 from pymongo.database import Database
 from websockets.asyncio.client import connect
 
+from changesource.metrics import WATCHERS
+from changesource.services import runtime
 from devtools.processes import free_port, wait_until
-from tests.conftest import DeploymentFactory
+from tests.conftest import DeploymentFactory, MongoServer
 from tests.harness.app import MAPPINGS, fill
 from tests.harness.documentation import METRICS_HEAD, ROOT, table
+from tests.harness.failpoints import failing
 from tests.harness.reader import Reader
+from tests.harness.runtimes import running
 from tests.harness.scraping import labels_of, metrics_of, scraped, series_of, value_of
+from tests.harness.waiting import until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 KEY = "the-key-of-prometheus"
@@ -58,7 +63,7 @@ async def test_a_running_server_tells_what_is_documented(deployment: DeploymentF
     for name in ("replica", "watcher"):
         lag = value_of(text, f"zerosource_{name}_lag_seconds")
         assert lag is not None
-        assert 0 <= lag < 3
+        assert 0 <= lag < 10
     assert value_of(text, "zerosource_replica_state", **REPLICA, state="streaming") == 1
     streamed = value_of(text, "zerosource_rows_total", way="stream")
     assert value_of(text, "zerosource_transaction_rows_sum") == streamed
@@ -68,6 +73,8 @@ async def test_a_running_server_tells_what_is_documented(deployment: DeploymentF
     assert frames is not None
     assert size > frames * 20 > copied
     assert value_of(text, "zerosource_leader") == 1
+    assert value_of(text, "zerosource_oplog_window_seconds") is not None
+    assert 0 < (value_of(text, "zerosource_oplog_filled_ratio") or 0) < 1
     assert value_of(text, "zerosource_catch_ups_total", reason="connected") == 1
     assert value_of(text, "zerosource_row_errors_total", table="item", effect="left_out")
     await asyncio.to_thread(wait_until, lambda: "reader" not in scraped(page), "the end of the replica's series", 20)
@@ -96,6 +103,23 @@ async def test_labels_are_those_that_are_documented(deployment: DeploymentFactor
     missing = documented.keys() - shown.keys()
     assert {name for name in missing if "snapshot" in name or "row_errors" in name} == set()
     assert len(missing) <= 6, missing
+
+
+async def test_the_oplogs_window_goes_and_comes_with_mongodb(
+    mongodb: MongoServer, mongo: Database[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtime, "OPLOG_SECONDS", 0.05)
+    async with running(mongodb.uri, mongo.name) as made:
+        noting = asyncio.create_task(made._note_oplog())
+        try:
+            await until(lambda: WATCHERS.oplog is not None)
+            with failing(mongodb.client, ["aggregate"], "alwaysOn", code=189):
+                await until(lambda: WATCHERS.oplog is None)
+            await until(lambda: WATCHERS.oplog is not None)
+        finally:
+            noting.cancel()
+            await asyncio.gather(noting, return_exceptions=True)
+            WATCHERS.oplog = None
 
 
 async def test_the_watcher_alone_tells_on_a_port_of_its_own(

@@ -26,6 +26,7 @@ from changesource.models import Lease, ReplicaMinute, RowError, Watermark
 from changesource.protocol.watermark import Watermark as Mark
 from changesource.services import overview as service
 from changesource.sources.mongodb.server import describe
+from changesource.sources.mongodb.source import MongoSource
 from changesource.store import minutes, watermarks
 from devtools.secantusdb import SecantusDB
 from tests.conftest import MongoServer
@@ -36,6 +37,7 @@ from tests.harness.whole import Whole, without_history
 pytestmark = pytest.mark.django_db
 
 FRAGMENT = "/admin/overview/"
+PATIENCE = 10.0  # seconds: two, and some for a busy machine; by itself the driver would wait for 30
 
 
 @pytest.fixture
@@ -164,7 +166,7 @@ def test_a_mongodb_that_does_not_answer_is_waited_for_two_seconds(
     for url in ("/admin/", FRAGMENT):
         started = time.monotonic()
         page = admin_client.get(url).content.decode()
-        assert time.monotonic() - started < 2.5
+        assert time.monotonic() - started < PATIENCE
         assert "MongoDB does not answer" in page
         assert "1 connected" in page
 
@@ -175,7 +177,7 @@ def test_a_channel_layer_that_does_not_answer_is_said(
     asked(mongodb_uri="mongodb://127.0.0.1:1/", redis_url=f"redis://127.0.0.1:{silent}/0")
     started = time.monotonic()
     page = admin_client.get(FRAGMENT).content.decode()
-    assert time.monotonic() - started < 2.5
+    assert time.monotonic() - started < PATIENCE
     assert "The channel layer does not answer" in page
 
 
@@ -222,17 +224,22 @@ def test_the_server_is_described(secantusdb: Callable[..., SecantusDB]) -> None:
     started = time.monotonic()
     with pytest.raises(SourceUnavailable):
         describe(mongodb.uri, 0.5)
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < PATIENCE
     with pytest.raises(NotReplicaSet):
         describe(secantusdb(options=["--standalone"]).uri, 5.0)
 
 
-def test_a_user_who_may_not_read_the_oplog(guarded: Guarded) -> None:
+async def test_a_user_who_may_not_read_the_oplog(guarded: Guarded) -> None:
     own = guarded.filled()
     uri = guarded.user(own.name, in_database(documented_roles()[0], own.name))
     server = describe(uri, 5.0)
     assert server.version
     assert server.oplog is None
+    source = MongoSource(uri, own.name, "_zerosource")
+    try:
+        assert await source.oplog() is None
+    finally:
+        await source.close()
 
 
 @pytest.mark.django_db(transaction=True)

@@ -7,7 +7,7 @@ import time
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from changesource.metrics import CopyFigures, ReplicaFigures, Replicas, Watchers, reset_codes
+from changesource.metrics import CopyFigures, Reach, ReplicaFigures, Replicas, Watchers, reset_codes
 from changesource.services.watcher import age_of, is_late
 from tests.harness.scraping import series_of, value_of
 
@@ -71,6 +71,16 @@ def test_a_watcher_has_series_once_it_has_published(position: int, lag: float | 
     text = shown(watchers)
     assert len(series_of(text)) == count
     assert value_of(text, "zerosource_watcher_position_timestamp_seconds") == (5 if position else None)
+
+
+def test_the_oplogs_window_is_shown_once_it_is_known() -> None:
+    watchers = Watchers()
+    watchers.oplog = Reach(7200, 0.25)
+    text = shown(watchers)
+    assert value_of(text, "zerosource_oplog_window_seconds") == 7200
+    assert value_of(text, "zerosource_oplog_filled_ratio") == 0.25
+    watchers.oplog = None
+    assert series_of(shown(watchers)) == []
 
 
 def test_a_lag_grows_where_heartbeats_are_overdue() -> None:

@@ -1,4 +1,4 @@
-"""What the MongoDB server is, and how far back its oplog reaches, by the driver's synchronous side."""
+"""What the MongoDB server is, and how far back its oplog reaches."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import pymongo
 from pymongo import MongoClient
+from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.database import Database
 from pymongo.errors import OperationFailure
 
@@ -14,6 +15,8 @@ from changesource.sources.mongodb.errors import PRIVILEGE, translated
 from changesource.sources.mongodb.survey import check_server
 
 OPLOG = "oplog.rs"
+FIRST: dict[str, Any] = {"filter": {}, "projection": {"ts": 1}, "sort": [("$natural", 1)]}
+STATS: list[dict[str, Any]] = [{"$collStats": {"storageStats": {}}}]
 
 
 @dataclass(frozen=True)
@@ -28,9 +31,14 @@ class Oplog:
     filled: float
 
     @property
-    def hours(self) -> float:
+    def seconds(self) -> int:
         """How far back it reaches."""
-        return (self.last - self.first) / 3600
+        return self.last - self.first
+
+    @property
+    def hours(self) -> float:
+        """The same in hours."""
+        return self.seconds / 3600
 
 
 @dataclass(frozen=True)
@@ -61,16 +69,37 @@ def describe(uri: str, seconds: float) -> Server:
 
 
 def read_oplog(local: Database[dict[str, Any]], hello: dict[str, Any]) -> Oplog | None:
-    """Read it of the database ``local``, by the server's answer to ``hello``; None where it may not be read."""
+    """Read it of the database ``local``, by the answer to ``hello``; None where it may not, or cannot, be read."""
     try:
-        first = local[OPLOG].find_one({}, {"ts": 1}, sort=[("$natural", 1)])
-        (found,) = local[OPLOG].aggregate([{"$collStats": {"storageStats": {}}}])
+        first = local[OPLOG].find_one(**FIRST)
+        stats = list(local[OPLOG].aggregate(STATS))
     except OperationFailure as error:
         if error.code in PRIVILEGE:
             return None
         raise
-    stats = found["storageStats"]
-    # The embedded server bounds entries too.
-    filled = max(stats["size"] / stats["maxSize"], stats["count"] / stats["max"] if stats.get("max", 0) > 0 else 0.0)
-    last = hello["lastWrite"]["opTime"]["ts"].time
-    return Oplog(first["ts"].time if first else last, last, min(filled, 1.0))
+    return _oplog(first, stats, hello)
+
+
+async def aread_oplog(local: AsyncDatabase[dict[str, Any]], hello: dict[str, Any]) -> Oplog | None:
+    """``read_oplog`` by the driver's asynchronous side."""
+    try:
+        first = await local[OPLOG].find_one(**FIRST)
+        stats = await (await local[OPLOG].aggregate(STATS)).to_list()
+    except OperationFailure as error:
+        if error.code in PRIVILEGE:
+            return None
+        raise
+    return _oplog(first, stats, hello)
+
+
+def _oplog(first: dict[str, Any] | None, found: list[dict[str, Any]], hello: dict[str, Any]) -> Oplog | None:
+    try:
+        stats = found[0]["storageStats"]
+        # The embedded server bounds entries too.
+        entries = stats["count"] / stats["max"] if stats.get("max", 0) > 0 else 0.0
+        filled = max(stats["size"] / stats["maxSize"], entries)
+        last = hello["lastWrite"]["opTime"]["ts"].time
+        return Oplog(first["ts"].time if first else last, last, min(filled, 1.0))
+    except (LookupError, TypeError, AttributeError, ZeroDivisionError):
+        # A server that is compatible in other things. Nothing hangs on what is only shown.
+        return None

@@ -25,6 +25,7 @@ from changesource.sources.mongodb.decoding import CODEC_OPTIONS, read_document
 from changesource.sources.mongodb.errors import translated
 from changesource.sources.mongodb.feed import UPDATE_LOOKUP, WHEN_AVAILABLE, ChangeCursor, MongoFeed, id_key
 from changesource.sources.mongodb.privileges import Need
+from changesource.sources.mongodb.server import Oplog, aread_oplog
 from changesource.sources.mongodb.survey import SPLITTING_WIRE_VERSION, PostImages, check_server, switch_images_on
 from changesource.stream.events import Event, read_event, to_timestamp
 
@@ -211,6 +212,11 @@ class MongoSource:
         """See ``ChangeSource.estimate``."""
         with translated(self.need("find", collection=collection)):
             return await self.database[collection].estimated_document_count()
+
+    async def oplog(self) -> Oplog | None:
+        """How far the oplog reaches back; None where it may not, or cannot, be read."""
+        with translated():
+            return await aread_oplog(self.client.get_database("local"), await self.client.admin.command("hello"))
 
     async def close(self) -> None:
         """See ``ChangeSource.close``."""
