@@ -64,7 +64,10 @@ class Changes:
 
 
 def current() -> Published | None:
-    """What is served; None before the first publishing. Cheap to ask often."""
+    """What is served; None before the first publishing. Cheap to ask often.
+
+    Raises ``MappingError`` where it cannot be read, as when a later release has written it.
+    """
     identity = store.latest_identity()
     return None if identity is None else _published(*identity)
 
@@ -73,6 +76,29 @@ async def acurrent() -> Published | None:
     """``current`` for coroutines."""
     published: Published | None = await database_sync_to_async(current)()
     return published
+
+
+def readable() -> Published | None:
+    """``current``, or None where that cannot be read: for what must go on all the same, such as another publishing."""
+    try:
+        return current()
+    except MappingError:
+        return None
+
+
+def fault() -> str:
+    """Why what is published cannot be served, as where another release took it; "" where it can."""
+    identity = store.latest_identity()
+    return "" if identity is None else _fault(*identity)
+
+
+@lru_cache(maxsize=2)
+def _fault(number: int, content_hash: str) -> str:
+    try:
+        check(_published(number, content_hash).specification)
+    except MappingError as error:
+        return error.message
+    return ""
 
 
 @lru_cache(maxsize=2)
@@ -321,7 +347,7 @@ def to_serve(spec: Specification, inspect: Inspect | None) -> Specification:
 
     Where ``inspect`` cannot tell (the collection is empty), the type that was served last for the table stays.
     """
-    published = current()
+    published = readable()
     before = {table.name: table for table in published.specification.tables} if published else {}
     found = _inspected([table for table in spec.tables if table.enabled], inspect)
 
@@ -374,7 +400,7 @@ def _check_can_be_asked(spec: Specification, inspect: Inspect | None) -> None:
 
 def resolved(table: TableSpec, inspect: Inspect | None) -> TableSpec:
     """``table`` with the types of its key as publishing it would find them; raises as ``publish`` does."""
-    published = current()
+    published = readable()
     served = {one.name: one for one in published.specification.tables} if published else {}
     # Of the types of the key alone: what publishing would refuse can be looked at all the same.
     fields = questions_of([compile_table(table)])[table.collection].typed_fields

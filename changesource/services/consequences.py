@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from changesource.conf import Settings, settings
 from changesource.exceptions import MappingError, TableStopped, UnknownPublication
 from changesource.mapping.compiled import CompiledMapping, MappedTable, ignore_fault
 from changesource.mapping.difference import Difference, difference
+from changesource.mapping.fingerprint import replica_fingerprint, table_fingerprint
 from changesource.mapping.paths import Document
 from changesource.mapping.spec import Specification
-from changesource.services.configuration import current, hash_of, to_serve
+from changesource.services.configuration import hash_of, readable, to_serve
 from changesource.services.runtime import mongodb_uri
 from changesource.sources.mongodb.looking import PATIENCE, Look, looking
 from changesource.store import watermarks
@@ -68,7 +69,7 @@ class Plan:
 
 def plan(draft: Specification | None = None) -> Plan:
     """Make it of a draft, or of the one that is kept. A type of ``_id`` not known yet counts as changed."""
-    draft, published = read_draft() if draft is None else draft, current()
+    draft, published = read_draft() if draft is None else draft, readable()
     draft_hash = hash_of(draft)
     try:
         served = to_serve(draft, None)
@@ -78,12 +79,12 @@ def plan(draft: Specification | None = None) -> Plan:
     if published is None:
         return Plan(draft_hash, True, "", difference(Specification(), served), (), (), after)
     changes = difference(published.specification, served)
-    before = _compiled(published.specification)
+    before = published.specification
     resyncs, refused = [], []
     for name, publications, state in watermarks.replicas():
         try:
             new = after.published(publications)
-            if before.published(publications).fingerprint != new.fingerprint:
+            if _fingerprint(before, publications) != new.fingerprint:
                 resyncs.append(Replica(name, state, tuple(new.tables)))
         except UnknownPublication:
             refused.append(Replica(name, state))
@@ -123,6 +124,17 @@ def _rows_of(table: MappedTable, document: Document) -> int:
         return len(table.encoded(document, table.inserts, ignore_fault))
     except TableStopped:
         return 0
+
+
+def _fingerprint(spec: Specification, publications: Collection[str]) -> int:
+    """That of a replica of these publications, whether or not ``spec`` can be compiled any more."""
+    chosen = settings()
+    named = {name for publication in publications for name in spec.publications.get(publication, ())}
+    return replica_fingerprint(
+        table_fingerprint(chosen.mongodb_database, table, chosen.max_row_bytes)
+        for table in spec.tables
+        if table.name in named or not publications
+    )
 
 
 def _compiled(spec: Specification) -> CompiledMapping:

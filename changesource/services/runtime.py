@@ -95,7 +95,8 @@ class Runtime:
     async def revision(self) -> Revision:
         """Return what is published, compiled once, as of half a second ago; the last one while the database is away.
 
-        Raises ``ConfigurationUnavailable`` before the first publishing.
+        Raises ``ConfigurationUnavailable`` before the first publishing, and ``MappingError`` where what is published is
+        valid no more.
         """
         if self._revision is not None and monotonic() - self._asked < MAX_AGE:
             return self._revision
@@ -115,11 +116,10 @@ class Runtime:
                 remedy="Map a table in the admin and press Publish there, or run manage.py importmappings FILE.",
             )
         if self._revision is None or self._published != published:
-            self._published = published
             mapping = CompiledMapping.compile(
                 published.specification, self.settings.mongodb_database, self.settings.max_row_bytes
             )
-            self._revision = Revision(published.number, mapping)
+            self._published, self._revision = published, Revision(published.number, mapping)
         return self._revision
 
     async def check_ready(self) -> None:
