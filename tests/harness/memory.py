@@ -36,9 +36,13 @@ def drift(samples: Samples) -> float:
 
 @dataclass
 class Phase:
-    """A part of a run: ``growth`` is from the idle value to the highest one, ``drift`` as the function; in bytes."""
+    """A part of a run: ``growth`` is from the idle value to the highest one, ``drift`` as the function; in bytes.
+
+    A ``steady`` one should not grow on, once it is under way.
+    """
 
     name: str
+    steady: bool
     seconds: float
     idle: int
     peak: int
@@ -76,14 +80,14 @@ class Memory:
         self._thread.join()
 
     @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
+    def phase(self, name: str, *, steady: bool = True) -> Iterator[None]:
         """What is done within becomes one of ``phases``."""
         began = time.monotonic()
         first = len(self._samples)
         yield
         samples = [*self._samples[first:], (time.monotonic(), rss_bytes(self._pid))]
         peak = max(size for _, size in samples)
-        self.phases.append(Phase(name, time.monotonic() - began, self.idle, peak, drift(samples)))
+        self.phases.append(Phase(name, steady, time.monotonic() - began, self.idle, peak, drift(samples)))
 
     def _run(self) -> None:
         while not self._stop.wait(INTERVAL):
