@@ -17,6 +17,7 @@ from changesource import tracing
 from changesource.conf import Settings, settings
 from changesource.exceptions import (
     ConfigurationUnavailable,
+    DatabaseDamaged,
     DraftChanged,
     MappingError,
     SourceUnavailable,
@@ -66,7 +67,7 @@ class Changes:
 def current() -> Published | None:
     """What is served; None before the first publishing. Cheap to ask often.
 
-    Raises ``MappingError`` where it cannot be read, as when a later release has written it.
+    Raises ``MappingError`` where it cannot be read, as when a later release has written it, and ``DatabaseDamaged``.
     """
     identity = store.latest_identity()
     return None if identity is None else _published(*identity)
@@ -82,14 +83,17 @@ def readable() -> Published | None:
     """``current``, or None where that cannot be read: for what must go on all the same, such as another publishing."""
     try:
         return current()
-    except MappingError:
+    except (MappingError, DatabaseDamaged):
         return None
 
 
 def fault() -> str:
     """Why what is published cannot be served, as where another release took it; "" where it can."""
     identity = store.latest_identity()
-    return "" if identity is None else _fault(*identity)
+    try:
+        return "" if identity is None else _fault(*identity)
+    except DatabaseDamaged as error:
+        return error.message
 
 
 @lru_cache(maxsize=2)

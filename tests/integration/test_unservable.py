@@ -23,31 +23,38 @@ from tests.harness.reader import Reader
 from tests.harness.visitor import Visitor
 
 pytestmark = pytest.mark.django_db(transaction=True)
-Table = dict[str, Any]
+Change = Callable[[str], str]
 
 
-def spoil(place: Deployment, change: Callable[[Table], object]) -> None:
-    """Change a table of what is published, and of nothing else."""
+def with_keys(**keys: object) -> Change:
+    """Gives a table of the specification these keys."""
+
+    def change(text: str) -> str:
+        specification = json.loads(text)
+        specification["tables"]["item"].update(keys)
+        return json.dumps(specification)
+
+    return change
+
+
+def spoil(place: Deployment, change: Change) -> None:
+    """Change what is published, and nothing else."""
     path = place.environment["DATABASE_URL"].removeprefix("sqlite:///")
     with closing(sqlite3.connect(path)) as database, database:
         ((number, text),) = database.execute("SELECT number, specification FROM changesource_mappingrevision")
-        specification = json.loads(text)
-        change(specification["tables"]["item"])
         statement = "UPDATE changesource_mappingrevision SET specification = ?, content_hash = ? WHERE number = ?"
-        database.execute(statement, [json.dumps(specification), "another", number])
+        database.execute(statement, [change(text), "another", number])
 
 
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        pytest.param(
-            lambda table: table.update(filter={"name": {"$unknown": 1}}), "operator $unknown is not", id="refused"
-        ),
-        pytest.param(lambda table: table.update(colour="red"), "colour: is not a known key", id="unreadable"),
+        pytest.param(with_keys(filter={"name": {"$unknown": 1}}), "operator $unknown is not", id="refused"),
+        pytest.param(with_keys(colour="red"), "colour: is not a known key", id="unreadable"),
     ],
 )
 async def test_it_is_told_and_a_publishing_mends_it(
-    deployment: DeploymentFactory, mongo: Database[Any], change: Callable[[Table], object], why: str
+    deployment: DeploymentFactory, mongo: Database[Any], change: Change, why: str
 ) -> None:
     fill(mongo, 5, others=5)
     place = deployment(OPEN_METRICS="on", **ADMIN)
