@@ -286,7 +286,8 @@ def _take_managed(
         if basis.managed_tables and not spec.tables and not again:
             # All replicas would lose all rows, and the former content would not be taken again by itself.
             raise MappingError("tables", "there is none any more; manage.py reloadmappings takes that all the same")
-        published = current()
+        # Tables of the admin are served on as they are, so what is served must be known.
+        published = current() if basis.own_tables or basis.own_publications else readable()
         before = published.specification if published else Specification()
         kept = Specification(
             tuple(table for table in before.tables if table.name not in basis.managed_tables),

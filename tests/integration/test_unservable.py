@@ -46,11 +46,14 @@ def spoil(place: Deployment, change: Change) -> None:
         database.execute(statement, [change(text), "another", number])
 
 
+REFUSED, UNREADABLE = with_keys(filter={"name": {"$unknown": 1}}), with_keys(colour="red")
+
+
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        pytest.param(with_keys(filter={"name": {"$unknown": 1}}), "operator $unknown is not", id="refused"),
-        pytest.param(with_keys(colour="red"), "colour: is not a known key", id="unreadable"),
+        pytest.param(REFUSED, "operator $unknown is not", id="refused"),
+        pytest.param(UNREADABLE, "colour: is not a known key", id="unreadable"),
     ],
 )
 async def test_it_is_told_and_a_publishing_mends_it(
@@ -95,3 +98,27 @@ async def test_it_is_told_and_a_publishing_mends_it(
     await reader.follow(lambda: ("new",) in reader.model.rows("item"))
     assert server.answers("/readyz")
     assert "Traceback" not in server.log_text()
+
+
+@pytest.mark.parametrize("change", [pytest.param(REFUSED, id="refused"), pytest.param(UNREADABLE, id="unreadable")])
+async def test_a_file_mends_what_came_from_it(
+    deployment: DeploymentFactory, mongo: Database[Any], change: Change
+) -> None:
+    fill(mongo, 5, others=5)
+    place = deployment(RELOAD_SECONDS="1")
+    place.configure(mappings=MAPPINGS)
+    server = await asyncio.to_thread(place.server)
+    reader = Reader(server.stream_url)
+    await reader.sync()
+    assert server.stop() == 0
+    spoil(place, change)
+
+    server = await asyncio.to_thread(place.server)
+    assert "what is published cannot be served" in server.log_text()
+    corrected = json.loads(json.dumps(MAPPINGS))
+    corrected["tables"]["item"]["description"] = "Another content."
+    place.configure(mappings=corrected)
+    await asyncio.to_thread(server.wait_until, lambda: server.answers("/readyz"), "the corrected file", 20)
+    reader.stream_url = server.stream_url
+    mongo["items"].insert_one({"_id": "new", "name": "new"})
+    await reader.follow(lambda: ("new",) in reader.model.rows("item"))
