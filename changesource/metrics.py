@@ -256,7 +256,7 @@ class Watchers(Collector):
             if (seconds := watcher.lag()) is not None:
                 lag.add_metric([], seconds)
         window = GaugeMetricFamily(
-            "zerosource_oplog_window_seconds", "How far back MongoDB's oplog reaches, as of a minute ago at most."
+            "zerosource_oplog_window_seconds", "How far back MongoDB's oplog reaches; asked once a minute."
         )
         filled = GaugeMetricFamily(
             "zerosource_oplog_filled_ratio",

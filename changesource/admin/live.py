@@ -8,7 +8,7 @@ from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 
 from changesource.services.access import may_view
-from changesource.services.configuration import readable
+from changesource.services.configuration import current
 
 
 def may_see(request: HttpRequest) -> bool:
@@ -21,7 +21,7 @@ def live_page(request: HttpRequest) -> HttpResponse:
     """The page, with the names of all tables that are served to choose from."""
     if not may_see(request):
         raise PermissionDenied
-    published = readable()
+    published = current()
     tables = sorted(table.name for table in published.specification.tables) if published else []
     context = {**admin.site.each_context(request), "title": "Live changes", "tables": tables}
     return TemplateResponse(request, "admin/changesource/live.html", context)

@@ -19,7 +19,6 @@ Code = Literal[
     "watcher-missing",
     "watcher-still",
     "nothing-published",
-    "mappings-unservable",
     "mappings-failed",
     "mappings-older",
     "replica-stopped",
@@ -92,7 +91,7 @@ def _layer(seen: Overview) -> Iterator[Advice]:
 
 
 def _watcher(seen: Overview) -> Iterator[Advice]:
-    if seen.mongodb is None or seen.served is None or seen.unservable:
+    if seen.mongodb is None or seen.served is None:
         return  # nobody can watch
     remedy = "Run manage.py serve (without --no-watcher), or manage.py runwatcher beside it, and see its log."
     if seen.watcher is None:
@@ -108,10 +107,6 @@ def _mappings(seen: Overview) -> Iterator[Advice]:
     if seen.served is None:
         problem, remedy = "Nothing is published yet.", "Map a table and press Publish."
         yield Advice("nothing-published", "warning", problem, remedy, "tables")
-    if seen.unservable:
-        problem = f"What is published cannot be served, and no replica is: {_short(seen.unservable)}"
-        remedy = "Correct it and press Publish; or go back to the release that took it."
-        yield Advice("mappings-unservable", "error", problem, remedy, "tables")
     reading = seen.reading
     if reading is not None and reading.result == reading.Result.FAILED:
         since = in_words(seen.at - reading.since)

@@ -17,7 +17,6 @@ from changesource import tracing
 from changesource.conf import Settings, settings
 from changesource.exceptions import (
     ConfigurationUnavailable,
-    DatabaseDamaged,
     DraftChanged,
     MappingError,
     SourceUnavailable,
@@ -67,7 +66,7 @@ class Changes:
 def current() -> Published | None:
     """What is served; None before the first publishing. Cheap to ask often.
 
-    Raises ``MappingError`` where it cannot be read, as when a later release has written it, and ``DatabaseDamaged``.
+    Raises ``MappingError`` where it cannot be read, as when another release has written it.
     """
     identity = store.latest_identity()
     return None if identity is None else _published(*identity)
@@ -80,29 +79,11 @@ async def acurrent() -> Published | None:
 
 
 def readable() -> Published | None:
-    """``current``, or None where that cannot be read: for what must go on all the same, such as another publishing."""
+    """``current``, or None where that cannot be read: for another publishing, which mends it."""
     try:
         return current()
-    except (MappingError, DatabaseDamaged):
+    except MappingError:
         return None
-
-
-def fault() -> str:
-    """Why what is published cannot be served, as where another release took it; "" where it can."""
-    identity = store.latest_identity()
-    try:
-        return "" if identity is None else _fault(*identity)
-    except DatabaseDamaged as error:
-        return error.message
-
-
-@lru_cache(maxsize=2)
-def _fault(number: int, content_hash: str) -> str:
-    try:
-        check(_published(number, content_hash).specification)
-    except MappingError as error:
-        return error.message
-    return ""
 
 
 @lru_cache(maxsize=2)

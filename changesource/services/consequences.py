@@ -17,7 +17,7 @@ from changesource.services.configuration import hash_of, readable, to_serve
 from changesource.services.runtime import mongodb_uri
 from changesource.sources.mongodb.looking import PATIENCE, Look, looking
 from changesource.store import watermarks
-from changesource.store.mappings import read_draft
+from changesource.store.mappings import latest_identity, read_draft
 
 SAMPLE = 100  # documents, by which it is told how many rows a table makes of one
 
@@ -69,17 +69,19 @@ class Plan:
 
 def plan(draft: Specification | None = None) -> Plan:
     """Make it of a draft, or of the one that is kept. A type of ``_id`` not known yet counts as changed."""
-    draft, published = read_draft() if draft is None else draft, readable()
+    draft, is_first = read_draft() if draft is None else draft, latest_identity() is None
     draft_hash = hash_of(draft)
     try:
         served = to_serve(draft, None)
         after = _compiled(served)
     except MappingError as error:
-        return Plan(draft_hash, published is None, error.message, (), (), (), None)
-    if published is None:
-        return Plan(draft_hash, True, "", difference(Specification(), served), (), (), after)
-    changes = difference(published.specification, served)
-    before = published.specification
+        return Plan(draft_hash, is_first, error.message, (), (), (), None)
+    # What cannot be read counts as nothing: all replicas may sync anew.
+    published = readable()
+    before = published.specification if published else Specification()
+    changes = difference(before, served)
+    if is_first:
+        return Plan(draft_hash, True, "", changes, (), (), after)
     resyncs, refused = [], []
     for name, publications, state in watermarks.replicas():
         try:
@@ -127,7 +129,7 @@ def _rows_of(table: MappedTable, document: Document) -> int:
 
 
 def _fingerprint(spec: Specification, publications: Collection[str]) -> int:
-    """That of a replica of these publications, whether or not ``spec`` can be compiled any more."""
+    """That of a replica of these publications, whether or not this release would take ``spec``."""
     chosen = settings()
     named = {name for publication in publications for name in spec.publications.get(publication, ())}
     return replica_fingerprint(

@@ -23,7 +23,6 @@ from changesource.models import ManagedReading, RowError
 from changesource.models import Watermark as Row
 from changesource.protocol.watermark import Watermark
 from changesource.services.asking import Question
-from changesource.services.configuration import fault
 from changesource.services.runtime import mongodb_uri
 from changesource.sources.mongodb.server import Server, describe
 from changesource.store import leases, mappings, minutes, readings, row_errors, watermarks
@@ -94,8 +93,7 @@ class Replica:
 class Overview:
     """All of it, as of ``at``. Of ``mongodb`` and ``mongodb_problem`` one is None.
 
-    ``served`` is the number of the revision that is served, None before the first; ``unservable`` says why it cannot
-    be; ``reading`` what came of reading the
+    ``served`` is the number of the revision that is served, None before the first; ``reading`` what came of reading the
     managed mappings last, None where there are none. ``replicas`` are all of them; ``hour`` is that of all together:
     rows are added, of lags the highest counts.
     """
@@ -103,7 +101,6 @@ class Overview:
     at: datetime
     keepalive: timedelta
     served: int | None
-    unservable: str
     reading: ManagedReading | None
     mongodb: Server | None
     mongodb_problem: ZerosourceError | None
@@ -131,7 +128,6 @@ def overview() -> Overview:
         at=now,
         keepalive=timedelta(seconds=settings().keepalive_seconds),
         served=served[0] if served else None,
-        unservable=fault(),
         reading=readings.latest() if settings().has_managed_source else None,
         mongodb=found,
         mongodb_problem=problem,

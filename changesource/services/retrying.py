@@ -37,8 +37,7 @@ class Retried(NamedTuple):
 def retry(chosen: Settings, listed: Sequence[Listed], seconds: float = PATIENCE) -> Retried:
     """Look at up to ``AT_ONCE`` entries now and take those off the list of which nothing is wrong any more.
 
-    Raises ``ConfigurationUnavailable`` where nothing is published, ``MappingError`` where that is valid no more, and as
-    ``looking`` does.
+    Raises ``ConfigurationUnavailable`` where nothing is published, and as ``looking`` does.
     """
     published = current()
     if published is None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import suppress
 from functools import lru_cache
 from time import monotonic
 
@@ -16,6 +15,7 @@ from changesource.exceptions import (
     ConfigurationUnavailable,
     DatabaseDamaged,
     FingerprintChanged,
+    MappingError,
     ResyncWanted,
     SettingError,
     SourceRefused,
@@ -86,6 +86,7 @@ class Runtime:
         )
         self._revision: Revision | None = None
         self._published: Published | None = None
+        self._unfit = ""  # why what is published is not served
         self._asked = -MAX_AGE
         self._prepared = -PREPARE_SECONDS
         self._preparing: asyncio.Task[None] | None = None
@@ -93,10 +94,11 @@ class Runtime:
         self._resyncs: tuple[float, dict[tuple[str, int], str]] = (-MAX_AGE, {})
 
     async def revision(self) -> Revision:
-        """Return what is published, compiled once, as of half a second ago; the last one while the database is away.
+        """Return what is published, compiled once, as of half a second ago.
 
-        Raises ``ConfigurationUnavailable`` before the first publishing, and ``MappingError`` where what is published is
-        valid no more.
+        It is the last one while the database is away, and where what is published since is not valid here: another
+        release may have taken it. Raises ``ConfigurationUnavailable`` before the first publishing, and ``MappingError``
+        where nothing that is valid came before.
         """
         if self._revision is not None and monotonic() - self._asked < MAX_AGE:
             return self._revision
@@ -105,22 +107,32 @@ class Runtime:
             # Once mappings are known, a database that hangs holds up nobody.
             async with asyncio.timeout(None if self._revision is None else DATABASE_SECONDS):
                 published = await acurrent()
+            self._revision, self._unfit = self._compiled(published), ""
+        except MappingError as error:
+            if self._revision is None:
+                raise
+            if str(error) != self._unfit:
+                self._unfit = str(error)
+                logger.error("what is published is not valid here, keeping the mappings", extra={"error": str(error)})
         except (DatabaseFailure, DatabaseDamaged, TimeoutError) as error:
             if self._revision is None:
                 raise ConfigurationUnavailable(f"The database did not answer: {error}") from error
             logger.warning("database read failed, keeping the mappings", extra={"error": repr(error)})
-            return self._revision
+        return self._revision
+
+    def _compiled(self, published: Published | None) -> Revision:
         if published is None:
             raise ConfigurationUnavailable(
                 "No table mappings have been published yet.",
                 remedy="Map a table in the admin and press Publish there, or run manage.py importmappings FILE.",
             )
-        if self._revision is None or self._published != published:
-            mapping = CompiledMapping.compile(
-                published.specification, self.settings.mongodb_database, self.settings.max_row_bytes
-            )
-            self._published, self._revision = published, Revision(published.number, mapping)
-        return self._revision
+        if self._revision is not None and self._published == published:
+            return self._revision
+        mapping = CompiledMapping.compile(
+            published.specification, self.settings.mongodb_database, self.settings.max_row_bytes
+        )
+        self._published = published
+        return Revision(published.number, mapping)
 
     async def check_ready(self) -> None:
         """Raise ``ZerosourceError`` where replicas could not be served now; MongoDB is asked once a second at most."""
@@ -238,12 +250,16 @@ class Runtime:
         """For the metrics alone: the admin asks by itself."""
         while True:
             oplog, pause = None, OPLOG_SECONDS
-            # Of a MongoDB that does not answer others say so.
-            with suppress(SourceUnavailable, SourceRefused):
+            try:
                 oplog = await self.source.oplog()
                 if oplog is None:
                     # It may not be read, and each question is a line in MongoDB's log.
                     pause = OPLOG_REFUSED_SECONDS
+            except ZerosourceError:
+                pass  # of a MongoDB that does not answer others say so
+            except Exception:
+                # The watcher must not end for it.
+                logger.exception("the oplog's window could not be read")
             WATCHERS.oplog = Reach(oplog.seconds, oplog.filled) if oplog else None
             await asyncio.sleep(pause)
 

@@ -10,11 +10,10 @@ from pymongo import MongoClient
 from changesource import sample_data
 from changesource.conf import Settings
 from changesource.mapping.formats import read_specification
-from changesource.services.configuration import import_specification
+from changesource.services.configuration import current, import_specification
 from changesource.services.inspection import inspector
 from changesource.services.runtime import mongodb_uri
 from changesource.sources.mongodb.errors import translated
-from changesource.store import mappings
 
 
 def load(chosen: Settings, *, embedded: bool) -> bool:
@@ -29,7 +28,7 @@ def load(chosen: Settings, *, embedded: bool) -> bool:
         if not embedded and set(database.list_collection_names()) - {chosen.barrier_collection}:
             return False
         sample_data.load(database)
-    if mappings.latest_identity() is not None:
+    if current() is not None:
         return False
     specification = read_specification(json.loads(sample_data.MAPPINGS_FILE.read_text(encoding="utf-8")))
     import_specification(specification, "sample data", inspect=inspector())

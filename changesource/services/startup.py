@@ -24,7 +24,6 @@ from changesource.exceptions import (
     ConfigurationUnavailable,
     DatabaseUnavailable,
     KeyNotUnique,
-    MappingError,
     SettingError,
     SourceUnavailable,
     ZerosourceError,
@@ -191,19 +190,13 @@ def check_source(chosen: Settings) -> None:
     """See that MongoDB can be watched and that barriers can be written there.
 
     Raises ``SourceRefused`` of a kind, whose remedy says what to grant or change. A MongoDB that does not answer is
-    waited for later, by what reads it; so is a publishing, where what is published is valid no more, as with a release
-    that is stricter: without this process nobody could publish in the admin.
+    waited for later, by what reads it.
     """
     try:
         asyncio.run(_check_source(chosen))
         _check_keys()
     except SourceUnavailable as error:
         logger.warning("MongoDB does not answer yet", extra={"error": str(error)})
-    except MappingError as error:
-        logger.error(
-            "what is published cannot be served, waiting for a publishing",
-            extra={"code": error.code, "why": error.message},
-        )
 
 
 def _check_keys() -> None:

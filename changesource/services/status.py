@@ -12,7 +12,7 @@ from changesource.mapping.spec import Json
 from changesource.models import ManagedReading
 from changesource.services.advice import Severity, advice
 from changesource.services.config_files import shown_origin
-from changesource.services.configuration import readable
+from changesource.services.configuration import current
 from changesource.services.overview import Overview, Position, Replica, overview
 from changesource.store.mappings import published_at
 
@@ -44,7 +44,7 @@ def status() -> dict[str, Json]:
 
 
 def _mappings(seen: Overview) -> dict[str, Json]:
-    published, reading = readable(), seen.reading
+    published, reading = current(), seen.reading
     tables: list[Json] = [] if published is None else [table.name for table in published.specification.tables]
     publications: list[Json] = [] if published is None else [*sorted(published.specification.publications)]
     return {

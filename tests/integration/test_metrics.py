@@ -105,15 +105,17 @@ async def test_labels_are_those_that_are_documented(deployment: DeploymentFactor
     assert len(missing) <= 6, missing
 
 
+@pytest.mark.parametrize("code", [189, 136], ids=["PrimarySteppedDown", "CappedPositionLost"])
 async def test_the_oplogs_window_goes_and_comes_with_mongodb(
-    mongodb: MongoServer, mongo: Database[Any], monkeypatch: pytest.MonkeyPatch
+    mongodb: MongoServer, mongo: Database[Any], monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
+    """Whatever MongoDB answers: it is a metric, and ends nothing."""
     monkeypatch.setattr(runtime, "OPLOG_SECONDS", 0.05)
     async with running(mongodb.uri, mongo.name) as made:
         noting = asyncio.create_task(made._note_oplog())
         try:
             await until(lambda: WATCHERS.oplog is not None)
-            with failing(mongodb.client, ["aggregate"], "alwaysOn", code=189):
+            with failing(mongodb.client, ["aggregate"], "alwaysOn", code=code):
                 await until(lambda: WATCHERS.oplog is None)
             await until(lambda: WATCHERS.oplog is not None)
         finally:

@@ -22,7 +22,7 @@ from pymongo.database import Database
 
 from changesource import conf
 from changesource.exceptions import NotReplicaSet, SourceUnavailable
-from changesource.models import Lease, MappingRevision, ReplicaMinute, RowError, Watermark
+from changesource.models import Lease, ReplicaMinute, RowError, Watermark
 from changesource.protocol.watermark import Watermark as Mark
 from changesource.services import overview as service
 from changesource.sources.mongodb.server import describe
@@ -179,16 +179,6 @@ def test_a_channel_layer_that_does_not_answer_is_said(
     page = admin_client.get(FRAGMENT).content.decode()
     assert time.monotonic() - started < PATIENCE
     assert "The channel layer does not answer" in page
-
-
-def test_a_revision_that_was_damaged_is_said(admin_client: Client, asked: Callable[..., None]) -> None:
-    asked(mongodb_uri="mongodb://127.0.0.1:1/")
-    MappingRevision.objects.create(specification={}, fingerprints={}, content_hash="damaged")
-    with connection.cursor() as cursor:
-        cursor.execute("UPDATE changesource_mappingrevision SET specification = '{'")
-    page = admin_client.get(FRAGMENT).content.decode()
-    assert "What is published cannot be served" in page
-    assert "no JSON in changesource_mappingrevision.specification" in page
 
 
 def test_a_redis_that_answers(

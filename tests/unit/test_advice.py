@@ -35,7 +35,7 @@ REPLICA = Replica(
     updated_at=NOW - SECOND, resync_wanted=False, snapshot=None, hour=(),
 )  # fmt: skip
 WELL = Overview(
-    at=NOW, keepalive=10 * SECOND, served=1, unservable="", reading=None, mongodb=oplog(100, 0.9), mongodb_problem=None,
+    at=NOW, keepalive=10 * SECOND, served=1, reading=None, mongodb=oplog(100, 0.9), mongodb_problem=None,
     layer=Layer(True), watcher=WatcherState(at(SECOND), "host/1"), replicas=(REPLICA,), hour=(), errors_by_table=(),
     newest_errors=(),
 )  # fmt: skip
@@ -78,12 +78,6 @@ def test_nothing_is_said_while_all_is_well(seen: Overview) -> None:
         (replace(WELL, watcher=None), "warning", "No watcher has run yet", "runwatcher"),
         (replace(WELL, watcher=WatcherState(at(HOUR), "")), "warning", "not moved for 60 min", "runwatcher"),
         (replace(WELL, served=None), "warning", "Nothing is published", "press Publish"),
-        (
-            replace(WELL, unservable="tables.t: a fault", watcher=WatcherState(at(HOUR), "")),
-            "error",
-            "cannot be served, and no replica is: tables.t: a fault",
-            "press Publish",
-        ),
         (
             replace(WELL, replicas=(replace(REPLICA, state="stopped", message="ZS400 At x."),)),
             "error",
