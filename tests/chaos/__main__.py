@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import random
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -36,6 +37,8 @@ def main() -> int:
         lambda line: print(line, flush=True),
         given.only,
     )
+    # So that all processes are ended then too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     outcome = run.run()
     if outcome.violations:
         print(outcome.report(), f"\nAll logs are in {directory}", sep="\n")
