@@ -29,7 +29,6 @@ from tests.harness.whole import Whole
 
 pytestmark = pytest.mark.django_db(transaction=True)
 TOLD_WITHIN = 2.0
-BUSY = 3.0  # seconds more for a machine that has other things to do
 TABLES = ["item", "chat", "channel", "resident"]  # of the publication "places"
 
 
@@ -86,7 +85,7 @@ async def told(connection: Connection) -> None:
     replica, began = connection.replica, monotonic()
     await connection.until(lambda: replica.model.reset is not None)
     await asyncio.wait_for(connection.task, 10)
-    assert monotonic() - began < TOLD_WITHIN + BUSY
+    assert monotonic() - began < TOLD_WITHIN
     assert replica.model.reset is not None
     assert replica.model.reset["errorDetails"]["code"] == "ZS203"
     assert "mappings of the replica's tables changed" in replica.model.reset["message"]
@@ -262,7 +261,7 @@ async def test_a_file_that_is_reloaded_reaches_a_real_server(
                 pass
         told_at = monotonic()
         await reloading
-        assert told_at - ended[0] < TOLD_WITHIN + BUSY
+        assert told_at - ended[0] < TOLD_WITHIN
         assert places.model.reset is not None
         assert places.model.reset["errorDetails"]["code"] == "ZS203"
         key = await asyncio.to_thread(last_write, mongo, "note")

@@ -56,6 +56,13 @@ def spoil(place: Deployment, change: Change, *, again: bool = False) -> None:
         database.execute(statement, [change(text), number])
 
 
+def imported(place: Deployment) -> str:
+    """Import the mappings; what the command says."""
+    file = place.directory / "mappings.json"
+    file.write_text(json.dumps(MAPPINGS))
+    return place.manage("importmappings", str(file))
+
+
 async def synced(place: Deployment) -> Reader:
     """A replica that was served before, and its server ended."""
     server = await asyncio.to_thread(place.server)
@@ -79,14 +86,12 @@ async def test_an_import_mends_it(
 ) -> None:
     fill(mongo, 5, others=5)
     place = deployment()
-    file = place.directory / "mappings.json"
-    file.write_text(json.dumps(MAPPINGS))
-    place.manage("importmappings", str(file))
+    imported(place)
     reader = await synced(place)
     spoil(place, change)
     await asyncio.to_thread(ends_with, place, "ZS110", why)
     # By what is published; what the replica has is not looked at.
-    assert "sync anew: reader/0" in place.manage("importmappings", str(file))
+    assert "sync anew: reader/0" in imported(place)
     await goes_on(reader, place, mongo)
 
 
@@ -113,9 +118,7 @@ async def test_a_process_that_runs_keeps_to_what_it_served(
     """Another process may be of another release, and publish what this one refuses."""
     fill(mongo, 5, others=5)
     place = deployment()
-    file = place.directory / "mappings.json"
-    file.write_text(json.dumps(MAPPINGS))
-    place.manage("importmappings", str(file))
+    imported(place)
     server = await asyncio.to_thread(place.server)
     reader = Reader(server.stream_url)
     await reader.sync()
